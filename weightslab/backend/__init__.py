@@ -1,0 +1,1 @@
+"""In-process services; the ledger of live objects."""

@@ -1,0 +1,1 @@
+"""The engine: identity, storage, repository, training state. It knows no ledger and no door."""

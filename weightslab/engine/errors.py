@@ -1,0 +1,198 @@
+"""The one error tree: every failure the package reports on purpose is a `CheckpointError`.
+
+    CheckpointError
+      NotFoundError (+FileNotFoundError)     ExperimentNotFoundError, CheckpointNotFoundError,
+                                             ObjectNotFoundError                        exit 10
+      AlreadyExistsError (+FileExistsError)                                             exit 11
+      IntegrityError                         DigestMismatchError, TruncatedError,
+                                             MissingObjectError, ExperimentHashClashError  exit 20
+      FormatError (+ValueError)              UnsupportedVersionError, InvalidManifestError,
+                                             NotStorableError (+TypeError)              exit 21
+      IdentityError (+TypeError)             NotCanonicalError                          exit 22
+      StateMismatchError (+ValueError)       .missing .unexpected .shape_changes        exit 23
+      StorageError (+OSError)                ReadOnlyStoreError, LockedError,
+                                             StorageFullError                           exit 30
+      MissingExtraError (+ImportError)                                                  exit 40
+
+`ValueError` and `TypeError` alone stand for wrong arguments.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+__all__ = [
+    "AlreadyExistsError",
+    "CheckpointError",
+    "CheckpointNotFoundError",
+    "DigestMismatchError",
+    "ExperimentHashClashError",
+    "ExperimentNotFoundError",
+    "FormatError",
+    "IdentityError",
+    "IntegrityError",
+    "InvalidManifestError",
+    "LockedError",
+    "MissingExtraError",
+    "MissingObjectError",
+    "NotCanonicalError",
+    "NotFoundError",
+    "NotStorableError",
+    "ObjectNotFoundError",
+    "ReadOnlyStoreError",
+    "StateMismatchError",
+    "StorageError",
+    "StorageFullError",
+    "TruncatedError",
+    "UnsupportedVersionError",
+]
+
+
+class CheckpointError(Exception):
+    """Base of all errors of this package.
+
+    Args:
+        message: what happened, with the values.
+        hint: what to do about it; appended to the text of the error.
+        context: facts for programs: `exp_hash`, `step`, `key`, ...
+    """
+
+    exit_code: ClassVar[int] = 1
+
+    def __init__(
+        self, message: str, *, hint: str | None = None, context: Mapping[str, object] | None = None
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        self.context: dict[str, object] = dict(context or {})
+
+    def __str__(self) -> str:
+        return f"{self.message}; {self.hint}" if self.hint else self.message
+
+
+class NotFoundError(CheckpointError, FileNotFoundError):
+    """Something that was asked for by name is not there."""
+
+    exit_code = 10
+
+
+class ExperimentNotFoundError(NotFoundError):
+    """No experiment has this hash or prefix, or several have the prefix."""
+
+
+class CheckpointNotFoundError(NotFoundError):
+    """The experiment has no such step or revision."""
+
+
+class ObjectNotFoundError(NotFoundError):
+    """The ledger or the store has no object of this name."""
+
+
+class AlreadyExistsError(CheckpointError, FileExistsError):
+    """Something is in the way and is not overwritten."""
+
+    exit_code = 11
+
+
+class IntegrityError(CheckpointError):
+    """What is on disk is not what was written."""
+
+    exit_code = 20
+
+
+class DigestMismatchError(IntegrityError):
+    """The bytes read have another digest than the bytes written."""
+
+
+class TruncatedError(IntegrityError):
+    """A file is shorter or longer than what was written."""
+
+
+class MissingObjectError(IntegrityError):
+    """A manifest names a file that is not there."""
+
+
+class ExperimentHashClashError(IntegrityError):
+    """Two different full digests share the 16 digits that name a folder."""
+
+
+class FormatError(CheckpointError, ValueError):
+    """Content that is not in a form this version understands."""
+
+    exit_code = 21
+
+
+class UnsupportedVersionError(FormatError):
+    """Written by a newer version of the package than this one."""
+
+
+class InvalidManifestError(FormatError):
+    """A record parses, and its digest fits, but what it says cannot be right."""
+
+
+class NotStorableError(FormatError, TypeError):
+    """A value or a tensor that has no place in the on-disk format."""
+
+
+class IdentityError(CheckpointError, TypeError):
+    """An object cannot be described, so it cannot be part of a hash."""
+
+    exit_code = 22
+
+
+class NotCanonicalError(IdentityError):
+    """A value that has no deterministic form."""
+
+
+class StateMismatchError(CheckpointError, ValueError):
+    """A saved state and a live object do not fit each other; nothing was changed.
+
+    Attributes:
+        missing: entries of the live object that the checkpoint does not have.
+        unexpected: entries of the checkpoint that the live object does not have.
+        shape_changes: name -> text such as `float32 [10, 128] -> float32 [10, 256]`
+            (checkpoint -> live).
+    """
+
+    exit_code = 23
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        missing: Sequence[str] = (),
+        unexpected: Sequence[str] = (),
+        shape_changes: Mapping[str, str] | None = None,
+        hint: str | None = None,
+        context: Mapping[str, object] | None = None,
+    ) -> None:
+        super().__init__(message, hint=hint, context=context)
+        self.missing = tuple(missing)
+        self.unexpected = tuple(unexpected)
+        self.shape_changes = dict(shape_changes or {})
+
+
+class StorageError(CheckpointError, OSError):
+    """The file system refused; `__cause__` is its own error."""
+
+    exit_code = 30
+
+
+class ReadOnlyStoreError(StorageError):
+    """The root was opened for reading, or its file system is read-only."""
+
+
+class LockedError(StorageError):
+    """Another process holds what is needed."""
+
+
+class StorageFullError(StorageError):
+    """No space, no inodes or no quota left."""
+
+
+class MissingExtraError(CheckpointError, ImportError):
+    """An optional package is needed; the message names the extra that brings it."""
+
+    exit_code = 40

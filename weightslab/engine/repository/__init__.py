@@ -1,0 +1,1 @@
+"""What is written where: names, manifests, the commit, the catalog. Free of torch."""

@@ -1,0 +1,1 @@
+"""Where bytes live: the `Store` protocol, a local folder, a dict in memory."""

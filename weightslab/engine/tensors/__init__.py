@@ -1,0 +1,1 @@
+"""State trees as tensors plus tagged JSON, and the safetensors file image."""

@@ -1,0 +1,1 @@
+"""Test tools for authors of stores: the contract every store must pass, and faults."""

@@ -1,0 +1,1 @@
+"""Capture and restore of live training objects. No I/O."""
