@@ -8,12 +8,14 @@ no defence against somebody who wants a collision.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import xxhash
 
 from weightslab.engine.errors import FormatError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 __all__ = ["SHA256", "XXH3_128", "ByteHasher", "digest_bytes", "digest_parts", "seal_digest"]
 

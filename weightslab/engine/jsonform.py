@@ -45,6 +45,11 @@ Encoder = Callable[[object, str], Any]
 Decoder = Callable[[str, Any, str], Any]
 _PLAIN: Final = (type(None), bool, int, str)
 _NUMPY_KINDS: Final = "biufc"
+_MAPPING_TAGS: Final[Mapping[type, str]] = {
+    dict: "$dict",
+    OrderedDict: "$odict",
+    Counter: "$counter",
+}
 
 
 # ---------------------------------------------------------------- tagged values
@@ -70,10 +75,8 @@ def _encode(value: Any, leaf: Encoder | None, path: str, depth: int) -> Any:
     if leaf is not None and (found := leaf(value, path)) is not NotImplemented:
         return found
     kind = type(value)
-    if kind in _PLAIN:
+    if kind in _PLAIN or (kind is float and math.isfinite(value)):
         return value
-    if kind is float:
-        return value if math.isfinite(value) else {"$float": repr(value)}
     if kind is list:
         return [_encode(v, leaf, f"{path}[{i}]", depth + 1) for i, v in enumerate(value)]
     if kind is tuple:
@@ -87,8 +90,9 @@ def _encode(value: Any, leaf: Encoder | None, path: str, depth: int) -> Any:
 
 def _encode_tagged(value: Any, leaf: Encoder | None, path: str, depth: int) -> Any:
     kind = type(value)
-    tag = {dict: "$dict", OrderedDict: "$odict", Counter: "$counter"}.get(kind)
-    if tag is not None:
+    if kind is float:
+        return {"$float": repr(value)}
+    if (tag := _MAPPING_TAGS.get(kind)) is not None:
         return {
             tag: [
                 [
@@ -105,11 +109,11 @@ def _encode_tagged(value: Any, leaf: Encoder | None, path: str, depth: int) -> A
         return {"$bytes": base64.b64encode(value).decode("ascii")}
     if isinstance(value, enum.Enum) and value.name is not None:
         return {"$enum": [f"{kind.__module__}:{kind.__qualname__}", value.name]}
-    dtype = getattr(value, "dtype", None)
+    dtype: Any = getattr(value, "dtype", None)
     if (
         kind.__module__ == "numpy"
         and getattr(dtype, "kind", "?") in _NUMPY_KINDS
-        and value.ndim == 0
+        and not value.ndim
     ):
         return {"$numpy": [dtype.str, value.tobytes().hex()]}
     raise NotStorableError(
