@@ -106,7 +106,7 @@ class LocalStore:
         with house_errors("read", path, writing=False):
             try:
                 descriptor = open_file(path, os.O_RDONLY)
-            except FileNotFoundError as error:
+            except (FileNotFoundError, NotADirectoryError) as error:
                 raise _not_found(path, key) from error
             try:
                 size_bytes = require_regular(descriptor, path).st_size
