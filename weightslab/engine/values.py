@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from weightslab.engine.errors import FormatError
 
-__all__ = ["Change", "FileRecord", "ParentLink", "TensorRecord"]
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["Change", "FileRecord", "HashUpdate", "ParentLink", "TensorRecord"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +36,35 @@ class Change:
 
     def __str__(self) -> str:
         return self.text
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HashUpdate:
+    """Result of `update_experiment_hash`; unpacks as `exp_hash, is_new`.
+
+    Attributes:
+        exp_hash: 16 hex digits of the experiment that is current now.
+        is_new: True if this call created it in the root.
+        changes: what changed against `compared_with`, in words and values.
+        compared_with: the experiment that was current before, else the nearest one among the newest
+            of the root; None if there was nothing to compare with.
+    """
+
+    exp_hash: str
+    is_new: bool
+    changes: tuple[Change, ...] = ()
+    compared_with: str | None = None
+
+    def __iter__(self) -> Iterator[Any]:
+        """Yield `exp_hash` and `is_new`."""
+        return iter((self.exp_hash, self.is_new))
+
+    def __str__(self) -> str:
+        """Return the hash and what changed, a line each."""
+        head = f"{self.exp_hash} ({'new' if self.is_new else 'known'})"
+        if self.compared_with and self.changes:
+            head += f", compared with {self.compared_with}:"
+        return "\n".join([head, *(f"  {change}" for change in self.changes)])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

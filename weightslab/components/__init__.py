@@ -1,0 +1,33 @@
+"""The doors of the package. Each is imported when it is first used.
+
+from weightslab.components import CheckpointManagerV2, ExperimentHashGenerator
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from weightslab.components.checkpoint_manager_v2 import CheckpointManagerV2
+    from weightslab.components.experiment_hash import ExperimentHashGenerator
+
+__all__ = ["CheckpointManagerV2", "ExperimentHashGenerator"]
+
+_DOORS = {
+    "CheckpointManagerV2": "weightslab.components.checkpoint_manager_v2",
+    "ExperimentHashGenerator": "weightslab.components.experiment_hash",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import the door that is asked for."""
+    if name not in _DOORS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = getattr(import_module(_DOORS[name]), name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_DOORS])

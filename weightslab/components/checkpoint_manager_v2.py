@@ -1,0 +1,676 @@
+"""`CheckpointManagerV2`: the door through which a training script saves, loads and changes course.
+
+manager = CheckpointManagerV2("runs/digits")
+manager.update_experiment_hash(model=model, config=config, active_data_uids=uids)
+found = manager.load_latest_checkpoint(model, optimizer=optimizer)
+manager.save_model_checkpoint(model, step=100, optimizer=optimizer, metrics={"loss": 0.3})
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from weightslab.components.identifying import Identification, identify, new_record, outline_of
+from weightslab.components.live_objects import (
+    LiveObjects,
+    named_models,
+    named_optimizers,
+    parts_of,
+)
+from weightslab.engine import compare
+from weightslab.engine.errors import (
+    CheckpointError,
+    ExperimentNotFoundError,
+    FormatError,
+    IdentityError,
+    IntegrityError,
+    LockedError,
+    ReadOnlyStoreError,
+    StorageError,
+)
+from weightslab.engine.identity.architecture import describe_model
+from weightslab.engine.identity.config import describe_config
+from weightslab.engine.identity.explain import diff_configs
+from weightslab.engine.identity.wrappers import unwrap
+from weightslab.engine.loading.restoring import restore, summary
+from weightslab.engine.repository import layout, opening
+from weightslab.engine.repository.commit import remove_leftovers
+from weightslab.engine.repository.data_file import save_backup
+from weightslab.engine.root import CheckpointRoot
+from weightslab.engine.saving.ancestry import Ancestry
+from weightslab.engine.saving.drafting import (
+    CheckpointFacts,
+    check_metrics,
+    check_step,
+    make_draft,
+)
+from weightslab.engine.saving.drift import check_digest, check_outline
+from weightslab.engine.saving.writer import record_event, write_checkpoint
+from weightslab.engine.values import HashUpdate, ParentLink
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from types import TracebackType
+
+    from typing_extensions import Self
+
+    from weightslab.engine.repository.catalog import CheckpointEntry
+
+__all__ = ["CheckpointManagerV2"]
+
+logger = logging.getLogger(__name__)
+_NEWEST = 20  # experiments that a first hash is compared with: a bound on time, not on correctness
+
+
+class CheckpointManagerV2:
+    """Saves and loads checkpoints that know what produced them.
+
+    One manager serves one process; it is a context manager. After a fork the child has to make its
+    own. With torch.distributed only rank 0 writes, and no call enters a collective.
+
+    Args:
+        root_log_dir: the root; created if absent.
+        read_only: write nothing at all: no folder, no file, no log line.
+        config_exclude: dotted config keys that are not part of the identity (`"data.dir"`), besides
+            the few that never are.
+    Raises: NotFoundError (read-only root that is not there), StorageError.
+    """
+
+    def __init__(
+        self,
+        root_log_dir: str | os.PathLike[str] = "root_experiment",
+        *,
+        read_only: bool = False,
+        config_exclude: Sequence[str] = (),
+    ) -> None:
+        if isinstance(config_exclude, str):
+            raise TypeError("config_exclude is a sequence of dotted keys, not one str")
+        self.root = CheckpointRoot(root_log_dir, read_only=read_only or not is_writer())
+        self._read_only = read_only
+        self._exclude = tuple(config_exclude)
+        self._live = LiveObjects()
+        self._ancestry = Ancestry()
+        self._current: Identification | None = None
+        self._pid = os.getpid()
+        self._closed = False
+        self._said: set[str] = set()
+
+    # ------------------------------------------------------------ life
+    def __enter__(self) -> Self:
+        """Return the manager."""
+        self._check_open()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close the manager."""
+        self.close()
+
+    def close(self) -> None:
+        """End the use of this manager; idempotent. What was saved is on disk already."""
+        self._closed = True
+
+    def _check_open(self) -> None:
+        if os.getpid() != self._pid:
+            raise LockedError(
+                "this manager belongs to the process that forked this one",
+                hint="make a CheckpointManagerV2 of its own in the child",
+            )
+        if self._closed:
+            raise LockedError("this manager is closed", hint="make a new CheckpointManagerV2")
+
+    def _check_writable(self, action: str) -> None:
+        self._check_open()
+        if self._read_only:
+            raise ReadOnlyStoreError(
+                f"cannot {action}: {self.root.path} was opened with read_only=True",
+                hint="open it without read_only to change it",
+            )
+
+    @property
+    def current_hash(self) -> str | None:
+        """The experiment that saves go to; None before the first `update_experiment_hash`."""
+        return None if self._current is None else self._current.exp_hash
+
+    # ------------------------------------------------------------ identity
+    def update_experiment_hash(
+        self,
+        model: Any = None,
+        config: Any = None,
+        active_data_uids: Any = None,
+        force: bool = False,
+        *,
+        parent: tuple[str, int] | None = None,
+    ) -> HashUpdate:
+        """Take the identity of what is given, and make it the current experiment.
+
+        A component left out is the ledger's current object, else the last one given (described
+        again), else absent. Changing nothing leads back to the same experiment.
+
+        Args:
+            model: module, or dict of name -> module.
+            config: dict, dataclass, Namespace, OmegaConf, pydantic model.
+            active_data_uids: iterable of UIDs, a `SampleSet`, or an object with `active_uids`.
+            force: write files of the experiment again where they are missing or damaged. It never
+                changes a hash.
+            parent: (exp_hash, step) whose weights are in `model`, where they came by other means
+                than a load of this manager.
+        Returns: `HashUpdate`; unpacks as `exp_hash, is_new`.
+        Raises: IdentityError naming what cannot be described; IntegrityError for a damaged record
+            of the same experiment; StorageError.
+        """
+        self._check_writable("open an experiment")
+        found = identify(
+            self._live, model, config, active_data_uids, exclude=self._exclude, last=self._current
+        )
+        link = None if parent is None else self._parent_link(*parent)
+        compared_with, changes = self._compare(found)
+        is_new = False
+        if is_writer():
+            record = new_record(
+                found, clock=self.root.clock, compared_with=compared_with, changes=changes
+            )
+            is_new = opening.open_experiment(self.root.store, record, found.content, force=force)
+            if not is_new:
+                self._tidy(found.exp_hash)
+        self._enter(found, link)
+        if is_new:
+            record_event(
+                self.root,
+                "experiment_begun",
+                exp_hash=found.exp_hash,
+                digest=found.components.digest,
+                changed_from=compared_with,
+                changes=[change.text for change in changes],
+            )
+        for warning in found.warnings:
+            self._say_once(warning)
+        return HashUpdate(
+            exp_hash=found.exp_hash,
+            is_new=is_new,
+            changes=tuple(changes),
+            compared_with=compared_with,
+        )
+
+    def _compare(self, found: Identification) -> tuple[str | None, list[Any]]:
+        """Find what to compare with, and the changes."""
+        if self._current is not None:
+            return self._current.exp_hash, compare.diff(
+                self._current.description, found.description
+            )
+        if self.root.catalog.experiment(found.exp_hash) is not None:
+            return None, []  # back in a known experiment: nothing changed
+        newest = [e for e in self.root.experiments() if e.record is not None][-_NEWEST:]
+        near = compare.nearest(self.root.store, newest, found.description)
+        return (None, []) if near is None else near
+
+    def _enter(self, found: Identification, link: ParentLink | None) -> None:
+        self._current = found
+        self._ancestry.enter(found.exp_hash)
+        if found.model is not None:
+            modules = _unwrapped(found.model)
+            self._ancestry.meet(modules)
+            if link is not None:
+                self._ancestry.declare(modules, link)
+
+    def _parent_link(self, exp_hash: str, step: int) -> ParentLink:
+        entry = self.root.get_checkpoint(exp_hash, step)
+        return ParentLink(
+            kind="checkpoint",
+            exp_hash=entry.name.exp_hash,
+            step=entry.name.step,
+            revision=entry.name.revision,
+            manifest_digest=entry.digest,
+        )
+
+    def _tidy(self, exp_hash: str) -> None:
+        """Remove what writers that died left in the experiment."""
+        for folder in (layout.experiment_folder, layout.model_folder):
+            self.root.store.sweep(folder(exp_hash))
+        for folder in (layout.config_folder, layout.data_folder):
+            self.root.store.sweep(folder(exp_hash))
+        removed = remove_leftovers(self.root.store, exp_hash)
+        if removed:
+            logger.info("removed %d files of interrupted saves in %s", len(removed), exp_hash)
+
+    def _get_current(self, action: str) -> Identification:
+        if self._current is None:
+            raise ExperimentNotFoundError(
+                f"cannot {action}: no experiment is current",
+                hint="call update_experiment_hash(model=..., config=..., active_data_uids=...) first",
+            )
+        return self._current
+
+    # ------------------------------------------------------------ saving
+    def save_model_checkpoint(  # noqa: PLR0913 - the fixed face
+        self,
+        model: Any = None,
+        model_name: str | None = None,
+        step: int | None = None,
+        save_optimizer: bool = True,
+        optimizer_name: str | None = None,
+        metadata: Any = None,
+        *,
+        optimizer: Any = None,
+        metrics: Mapping[str, float] | None = None,
+    ) -> Path:
+        """Commit a checkpoint: all of it, or nothing. On disk on return.
+
+        Saving the same step again with the same content is a no-op; with another content it becomes
+        a new revision, and the old one stays.
+
+        Args:
+            model: module or dict of name -> module; else `model_name` in the ledger, the only one
+                registered, or the last one given.
+            model_name: name in the ledger.
+            step: optimizer step, int >= 0; None takes `model.current_step`.
+            save_optimizer: save the optimizer too, if there is one.
+            optimizer_name: name in the ledger.
+            metadata: anything made of None, bool, int, float, str, bytes, list, tuple, dict.
+            optimizer: optimizer, or dict of name -> optimizer.
+            metrics: name -> number; what `root.best` looks at.
+        Returns: path of the weights file (of the first name in a dict of models).
+        Raises: ExperimentNotFoundError (no hash yet), StateMismatchError (the model or the sample
+            set changed since the hash was taken), NotStorableError, StorageError.
+        """
+        self._check_writable("save a checkpoint")
+        current = self._get_current("save a checkpoint")
+        live = self._live.get_model(model, model_name)
+        parts, number, numbers = parts_of(live), check_step(step, live), check_metrics(metrics)
+        optimizers = self._optimizers_to_save(optimizer, optimizer_name, wanted=save_optimizer)
+        if not is_writer():
+            name = layout.CheckpointName(exp_hash=current.exp_hash, step=number)
+            return self._path(name.file_key(name.file_name(min(parts))))
+        self._check_drift(current, live)
+        modules = _unwrapped(live)
+        facts = CheckpointFacts(
+            exp_hash=current.exp_hash,
+            experiment_digest=current.components.digest,
+            step=number,
+            metadata=metadata,
+            metrics=numbers,
+            parent=self._ancestry.parent_of(modules, current.exp_hash),
+            config_file=opening.newest_config(self.root.store, current.exp_hash),
+        )
+        draft = make_draft(parts, optimizers, facts)
+        before = self.root.find_checkpoint(current.exp_hash, number)
+        manifest = write_checkpoint(self.root, draft)
+        if before is not None:
+            self._warn_replaced(before, manifest.name, draft.parent)
+        self._ancestry.settle(modules, manifest)
+        file = min((f for f in manifest.files if f.part != "training"), key=lambda f: f.part)
+        return self._path(manifest.name.file_key(file.name))
+
+    def _optimizers_to_save(
+        self, optimizer: Any, name: str | None, *, wanted: bool
+    ) -> dict[str, Any] | None:
+        """Return what to save as training state; None for a save of the weights alone."""
+        if not wanted:
+            return None
+        found = self._live.find_optimizer(optimizer, name)
+        if found is None:
+            self._say_once(
+                "no optimizer was passed and none is registered: the checkpoint holds weights only; "
+                "pass optimizer=, register_optimizer(...), or say save_optimizer=False"
+            )
+            return None
+        return named_optimizers(found)
+
+    def _check_drift(self, current: Identification, live: Any) -> None:
+        """Hold model, registered samples and config against the current experiment."""
+        if current.components.model is not None:
+            check_outline(current.outline, outline_of(live), exp_hash=current.exp_hash)
+        samples = self._live.registered_samples()
+        if samples is not None:
+            check_digest(
+                current.components.data,
+                samples.digest,
+                what="registered sample set",
+                exp_hash=current.exp_hash,
+            )
+        self._warn_config_drift(current)
+
+    def _warn_config_drift(self, current: Identification) -> None:
+        """Say once that the config is not the one of the experiment any more."""
+        config = self._live.find_config()
+        if config is None or current.components.config is None:
+            return
+        try:
+            now = describe_config(config, exclude=self._exclude)
+        except IdentityError as error:
+            self._say_once(f"the config cannot be described any more: {error}")
+            return
+        if now.digest != current.components.config:
+            old = current.content.config or {}
+            changes = diff_configs(old, now.plain, exclude=now.excluded)
+            self._say_once(
+                f"the config changed since the hash {current.exp_hash} was taken "
+                f"({_some(changes)}); call update_experiment_hash(config=...) if that matters"
+            )
+
+    def _warn_replaced(
+        self, before: CheckpointEntry, name: layout.CheckpointName, parent: ParentLink
+    ) -> None:
+        """Name both revisions where the new one does not continue the old one."""
+        if name.revision != before.name.revision and parent.manifest_digest != before.digest:
+            logger.warning(
+                "step %d of %s was saved before by other training; %s is kept, %s answers for the "
+                "step now",
+                name.step,
+                name.exp_hash,
+                before.name.stem,
+                name.stem,
+            )
+
+    def save_model_architecture(self, model: Any = None, model_name: str | None = None) -> Path:
+        """Write the description of the model, once per experiment.
+
+        `update_experiment_hash` has done it already, unless the file was lost.
+
+        Returns: path of `{exp_hash}_architecture.json`.
+        Raises: StateMismatchError if the model is not the one of the current experiment.
+        """
+        self._check_writable("save the architecture")
+        current = self._get_current("save the architecture")
+        description = describe_model(self._live.get_model(model, model_name))
+        check_digest(
+            current.components.model,
+            description.digest,
+            what="model",
+            exp_hash=current.exp_hash,
+        )
+        if is_writer():
+            record = new_record(current, clock=self.root.clock, compared_with=None, changes=[])
+            opening.open_experiment(self.root.store, record, current.content, force=True)
+        return self._path(layout.architecture_key(current.exp_hash))
+
+    def save_config(self, config: Any, config_name: str = "config") -> Path:
+        """Store a config as a further revision; the experiment and its hash stay.
+
+        Returns: path of the YAML file; of the newest one if it holds this config already.
+        Raises: IdentityError for values that have no deterministic form.
+        """
+        self._check_writable("save a config")
+        current = self._get_current("save a config")
+        layout.check_label(config_name, what="config_name")
+        described = describe_config(config, exclude=self._exclude)
+        if current.components.config not in (None, described.digest):
+            changes = diff_configs(
+                current.content.config or {}, described.plain, exclude=described.excluded
+            )
+            logger.warning(
+                "this config is another experiment than %s (%s); its hash stays until "
+                "update_experiment_hash(config=...) is called",
+                current.exp_hash,
+                _some(changes),
+            )
+        if not is_writer():
+            return self._path(layout.config_key(current.exp_hash, name=config_name))
+        key = opening.write_config_revision(
+            self.root.store, current.exp_hash, described.plain, name=config_name
+        )
+        return self._path(key)
+
+    def save_data_backup(
+        self, data_h5_path: str | os.PathLike[str], backup_name: str | None = None
+    ) -> Path:
+        """Copy an HDF5 file into the current experiment; whole and verified, or not at all.
+
+        Args:
+            data_h5_path: the file; nobody may have it open for writing.
+            backup_name: its name in the experiment; by default the name of the file.
+        Returns: path of the copy.
+        Raises: NotFoundError, FormatError (no HDF5), StorageError.
+        """
+        self._check_writable("save a backup")
+        current = self._get_current("save a backup")
+        path = Path(data_h5_path)
+        name = path.stem if backup_name is None else backup_name
+        if not is_writer():
+            return self._path(layout.data_key(current.exp_hash, name))
+        return self._path(save_backup(self.root.store, current.exp_hash, path, name=name))
+
+    # ------------------------------------------------------------ loading
+    def load_latest_checkpoint(
+        self,
+        model: Any = None,
+        model_name: str | None = None,
+        load_optimizer: bool = True,
+        optimizer_name: str | None = None,
+        exp_hash: str | None = None,
+        *,
+        optimizer: Any = None,
+    ) -> dict[str, Any] | None:
+        """Load the newest valid checkpoint of an experiment into the live objects.
+
+        Newest is the one committed last. A damaged one is passed over with a warning and listed
+        under `skipped`.
+
+        Args:
+            model, model_name, optimizer, optimizer_name: as in `save_model_checkpoint`.
+            load_optimizer: restore the optimizer too.
+            exp_hash: hash or prefix; by default the current experiment, and without one the newest
+                checkpoint of the whole root.
+        Returns: dict with step, timestamp (ISO 8601, UTC), metadata, metrics, exp_hash, path,
+            skipped; None if there is no checkpoint.
+        Raises: StateMismatchError (nothing was changed); IntegrityError if all are damaged.
+        """
+        self._check_open()
+        entries = self._candidates(exp_hash)
+        if not entries:
+            return None
+        target = self._target(model, model_name, optimizer, optimizer_name, load_optimizer)
+        skipped: list[dict[str, Any]] = []
+        for entry in entries:
+            try:
+                return self._load(entry, target) | {"skipped": skipped}
+            except (IntegrityError, StorageError, FormatError) as error:  # noqa: PERF203
+                self._skip(entry, error, skipped)
+        raise IntegrityError(
+            f"all {len(skipped)} checkpoints are damaged; the newest: {skipped[0]['reason']}",
+            hint="manager.root.verify() lists what is wrong with each",
+        )
+
+    def _candidates(self, exp_hash: str | None) -> list[CheckpointEntry]:
+        """Return the checkpoints to try, newest first; damaged manifests before all others."""
+        wanted = exp_hash if exp_hash is not None else self.current_hash
+        if wanted is None:
+            newest = self.root.latest()
+            if newest is None:
+                return []
+            wanted = newest.name.exp_hash
+        entries = self.root.checkpoints(wanted)
+        if not entries:
+            self._say_nearest(self.root.get_hash(wanted))
+        damaged = [e for e in entries if e.damaged is not None]
+        return damaged + [e for e in reversed(entries) if e.damaged is None]
+
+    def _skip(
+        self, entry: CheckpointEntry, error: CheckpointError, skipped: list[dict[str, Any]]
+    ) -> None:
+        name = entry.name
+        logger.warning("skipping the damaged checkpoint %s: %s", name.stem, error)
+        skipped.append(
+            {"step": name.step, "revision": name.revision, "name": name.stem, "reason": str(error)}
+        )
+        if not self.root.read_only:
+            record_event(
+                self.root,
+                "checkpoint_skipped",
+                exp_hash=name.exp_hash,
+                step=name.step,
+                revision=name.revision,
+                reason=str(error),
+            )
+
+    def _say_nearest(self, exp_hash: str) -> None:
+        """Tell where checkpoints are, if this experiment has none."""
+        for entry in reversed(self.root.experiments()):
+            newest = None if entry.exp_hash == exp_hash else self.root.latest(entry.exp_hash)
+            if newest is None or entry.record is None:
+                continue
+            changes = self.root.changes(entry.exp_hash, exp_hash)
+            only_config = changes and all(c.component == "config" for c in changes)
+            logger.warning(
+                "experiment %s has no checkpoints yet. Nearest: %s (%s), newest step %d; load it "
+                "with load_latest_checkpoint(exp_hash=%r)%s",
+                exp_hash,
+                entry.exp_hash,
+                _some(changes),
+                newest.name.step,
+                entry.exp_hash,
+                "; config keys that do not matter can be left out by config_exclude"
+                if only_config
+                else "",
+            )
+            return
+
+    def load_checkpoint(  # noqa: PLR0913 - the fixed face
+        self,
+        step: int,
+        exp_hash: str | None = None,
+        model: Any = None,
+        model_name: str | None = None,
+        load_optimizer: bool = True,
+        optimizer_name: str | None = None,
+        *,
+        optimizer: Any = None,
+        revision: int | None = None,
+    ) -> dict[str, Any]:
+        """Load the checkpoint of a step into the live objects.
+
+        Args:
+            step: the step.
+            exp_hash: hash or prefix; by default the current experiment, and without one the
+                experiment of the newest checkpoint.
+            revision: which revision of the step; by default the highest.
+            model, model_name, load_optimizer, optimizer_name, optimizer: as in
+                `load_latest_checkpoint`.
+        Returns: as `load_latest_checkpoint`.
+        Raises: CheckpointNotFoundError naming the nearest steps; IntegrityError naming the other
+            revisions of a damaged one; StateMismatchError. Nothing was changed.
+        """
+        self._check_open()
+        check_step(step, None)
+        wanted = exp_hash if exp_hash is not None else self.current_hash
+        if wanted is None:
+            newest = self.root.latest()
+            if newest is None:
+                raise ExperimentNotFoundError(f"{self.root.path} has no checkpoints to load from")
+            wanted = newest.name.exp_hash
+        entry = self.root.get_checkpoint(wanted, step, revision=revision)
+        target = self._target(model, model_name, optimizer, optimizer_name, load_optimizer)
+        try:
+            return self._load(entry, target) | {"skipped": []}
+        except (IntegrityError, FormatError) as error:
+            others = [
+                e.name.revision
+                for e in self.root.checkpoints(wanted)
+                if e.name.step == step and e.name != entry.name and e.damaged is None
+            ]
+            if others and error.hint is None:
+                error.hint = f"other revisions of step {step}: {others}; load one by revision="
+            raise
+
+    def _load(
+        self,
+        entry: CheckpointEntry,
+        model: Any,
+        model_name: str | None,
+        load_optimizer: bool,
+        optimizer_name: str | None,
+        optimizer: Any,
+        skipped: list[dict[str, Any]],
+    ) -> dict[str, Any]:
+        live = self._live.get_model(model, model_name)
+        found = self._live.find_optimizer(optimizer, optimizer_name) if load_optimizer else None
+        manifest = self.root.manifest(entry)
+        restore(
+            self.root.store,
+            manifest,
+            parts_of(live),
+            None if found is None else named_optimizers(found),
+            load_optimizer=load_optimizer,
+            given=optimizer is not None or optimizer_name is not None,
+        )
+        self._ancestry.settle(_unwrapped(live), manifest)
+        self._live.remember_model(live)
+        name = manifest.name
+        if not self.root.read_only:
+            record_event(
+                self.root,
+                "checkpoint_loaded",
+                exp_hash=name.exp_hash,
+                step=name.step,
+                revision=name.revision,
+                into=self.current_hash,
+            )
+        folder = self._path(layout.model_folder(name.exp_hash))
+        return summary(manifest, folder=folder) | {"skipped": skipped}
+
+    # ------------------------------------------------------------ looking
+    def load_config(
+        self, exp_hash: str | None = None, *, step: int | None = None
+    ) -> dict[str, Any]:
+        """Return the newest config of an experiment, or the one a step was saved with.
+
+        Raises: ObjectNotFoundError if it has none; ExperimentNotFoundError.
+        """
+        self._check_open()
+        return self.root.config(self._wanted(exp_hash, "load a config"), step=step)
+
+    def list_experiment_hashes(self) -> list[str]:
+        """Return the hashes of all experiments of the root, oldest first."""
+        self._check_open()
+        return self.root.list_hashes()
+
+    def get_checkpoint_info(self, exp_hash: str | None = None) -> dict[str, Any]:
+        """Return exp_hash, model_checkpoints, architecture_saved, configs, data_backups, steps,
+        size_bytes, created_at, parents, changed_from and damaged of an experiment.
+        """
+        self._check_open()
+        return self.root.info(self._wanted(exp_hash, "tell about an experiment"))
+
+    def _wanted(self, exp_hash: str | None, action: str) -> str:
+        if exp_hash is not None:
+            return exp_hash
+        if self.current_hash is not None:
+            return self.current_hash
+        hashes = self.root.list_hashes()
+        if len(hashes) == 1:
+            return hashes[0]
+        raise ExperimentNotFoundError(
+            f"cannot {action}: no experiment is current and the root has {len(hashes)}",
+            hint="pass exp_hash=",
+        )
+
+    def _path(self, key: str) -> Path:
+        return self.root.path / key
+
+    def _say_once(self, message: str) -> None:
+        if message not in self._said:
+            self._said.add(message)
+            logger.warning("%s", message)
+
+
+def is_writer() -> bool:
+    """Tell whether this process writes: always, except ranks above 0 of torch.distributed."""
+    import torch.distributed as dist
+
+    return not (dist.is_available() and dist.is_initialized() and dist.get_rank() != 0)
+
+
+def _unwrapped(model: Any) -> list[Any]:
+    return [unwrap(module) for module in named_models(model).values()]
+
+
+def _some(changes: Sequence[Any]) -> str:
+    shown = "; ".join(change.text for change in changes[:3]) or "nothing that counts"
+    return f"{shown} and {len(changes) - 3} more" if len(changes) > 3 else shown  # noqa: PLR2004

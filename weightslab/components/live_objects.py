@@ -1,0 +1,193 @@
+"""Live objects: what was passed to the manager, what the ledger holds, what was given last."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from weightslab.backend import ledgers
+from weightslab.engine.errors import ObjectNotFoundError
+from weightslab.engine.identity.samples import SampleSet
+from weightslab.engine.repository.layout import check_label
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["LiveObjects", "named_models", "named_optimizers", "parts_of"]
+
+
+class LiveObjects:
+    """Resolves the objects a call is about.
+
+    The order is: the argument, the ledger, what was given last. Models given last are held weakly,
+    so that the manager keeps nobody's weights alive; configs and sample sets are small and kept.
+    """
+
+    def __init__(self) -> None:
+        self._models: dict[str, weakref.ref[torch.nn.Module]] = {}
+        self._single = True
+        self._config: Any = None
+        self._samples: SampleSet | None = None
+        self._discarded: SampleSet | None = None
+
+    # ------------------------------------------------------------ models
+    def find_model(self, model: Any = None, name: str | None = None) -> Any:
+        """Return the model (or dict of models) meant by the arguments; None if there is none.
+
+        Raises: LedgerError for a name that is not registered, or several models without a name and
+            none given before; TypeError for something that is no model.
+        """
+        if model is not None:
+            named_models(model)
+            return model
+        if name is not None:
+            return ledgers.get_model(name)
+        last = self._last_model()
+        try:
+            found = ledgers.find_model()
+        except ledgers.LedgerError:
+            if last is None:
+                raise
+            return last
+        return last if found is None else found
+
+    def get_model(self, model: Any = None, name: str | None = None) -> Any:
+        """Return the model meant by the arguments.
+
+        Raises: ObjectNotFoundError if there is none; the errors of `find_model`.
+        """
+        found = self.find_model(model, name)
+        if found is None:
+            raise ObjectNotFoundError(
+                "no model: none was passed, none is registered and none was given before",
+                hint="pass model=, or register_model('name', model) in weightslab.backend.ledgers",
+            )
+        return found
+
+    def remember_model(self, model: Any) -> None:
+        """Hold `model` weakly as the one given last."""
+        named = named_models(model)
+        self._models = {name: weakref.ref(module) for name, module in named.items()}
+        self._single = not isinstance(model, Mapping)
+
+    def _last_model(self) -> Any:
+        alive = {name: reference() for name, reference in self._models.items()}
+        if not alive or any(module is None for module in alive.values()):
+            return None
+        return next(iter(alive.values())) if self._single else alive
+
+    # ------------------------------------------------------------ config and samples
+    def find_config(self, config: Any = None) -> Any:
+        """Return the config meant by the argument; None if there is none."""
+        if config is None:
+            config = ledgers.find_hyperparams()
+        return self._config if config is None else config
+
+    def remember_config(self, config: Any) -> None:
+        """Hold `config` as the one given last."""
+        self._config = config
+
+    def find_samples(self, uids: Any = None) -> tuple[SampleSet | None, SampleSet | None]:
+        """Return the active and the discarded samples meant by the argument; None if unknown."""
+        if uids is None:
+            uids = ledgers.find_samples()
+        if uids is None:
+            return self._samples, self._discarded
+        return _sample_sets(uids)
+
+    def remember_samples(self, active: SampleSet | None, discarded: SampleSet | None) -> None:
+        """Hold the sample sets as the ones given last."""
+        self._samples, self._discarded = active, discarded
+
+    @staticmethod
+    def registered_samples() -> SampleSet | None:
+        """Return the samples of the ledger as they are now; None if nothing is registered."""
+        found = ledgers.find_samples()
+        return None if found is None else _sample_sets(found)[0]
+
+    # ------------------------------------------------------------ optimizers
+    @staticmethod
+    def find_optimizer(optimizer: Any = None, name: str | None = None) -> Any:
+        """Return the optimizer (or dict of optimizers) meant by the arguments; None if none is.
+
+        Raises: LedgerError for a name that is not registered, or several without a name.
+        """
+        if optimizer is not None:
+            named_optimizers(optimizer)
+            return optimizer
+        return ledgers.find_optimizer() if name is None else ledgers.get_optimizer(name)
+
+
+def named_models(model: Any) -> dict[str, Any]:
+    """Return name -> module; a single module has the name "".
+
+    Raises: TypeError if something is no `torch.nn.Module`.
+    """
+    named = (
+        dict(model)
+        if isinstance(model, Mapping) and not isinstance(model, torch.nn.Module)
+        else {"": model}
+    )
+    if not named:
+        raise ValueError("the dict of models is empty; give at least one model")
+    for name, module in named.items():
+        if not isinstance(module, torch.nn.Module):
+            which = f"model {name!r}" if name else "model"
+            raise TypeError(
+                f"{which} is a {type(module).__module__}.{type(module).__qualname__}, "
+                "not a torch.nn.Module (or a dict of name -> module)"
+            )
+    return named
+
+
+def named_optimizers(optimizer: Any) -> dict[str, Any]:
+    """Return name -> optimizer; a single one has the name "optimizer".
+
+    Raises: TypeError if something has no state_dict and load_state_dict.
+    """
+    named = dict(optimizer) if isinstance(optimizer, Mapping) else {"optimizer": optimizer}
+    for name, item in named.items():
+        if not callable(getattr(item, "state_dict", None)) or not callable(
+            getattr(item, "load_state_dict", None)
+        ):
+            raise TypeError(
+                f"{name} is a {type(item).__module__}.{type(item).__qualname__}, "
+                "which has no state_dict and load_state_dict"
+            )
+    return named
+
+
+def _sample_sets(uids: Any) -> tuple[SampleSet, SampleSet | None]:
+    """Turn UIDs, a `SampleSet` or an object that knows its `active_uids` into sets."""
+    if isinstance(uids, SampleSet):
+        return uids, None
+    active = getattr(uids, "active_uids", None)
+    if active is None:
+        return SampleSet.from_uids(uids), None
+    discarded = getattr(uids, "discarded_uids", None)
+    return _from_attribute(active), None if discarded is None else _from_attribute(discarded)
+
+
+def _from_attribute(value: Callable[[], Any] | Any) -> SampleSet:
+    found = value() if callable(value) else value
+    return found if isinstance(found, SampleSet) else SampleSet.from_uids(found)
+
+
+def parts_of(model: Any) -> dict[str, Any]:
+    """Return part -> module: `model` for a single one, `model.{name}` for those of a dict.
+
+    Raises: ValueError for names that cannot be part of a file name, or that differ only in case.
+    """
+    named = named_models(model)
+    if list(named) == [""]:
+        return {"model": model}
+    for name in named:
+        check_label(name, what="model name")
+    if len({name.lower() for name in named}) < len(named):
+        raise ValueError(
+            f"the model names {sorted(named)} differ only in case, which some file systems ignore"
+        )
+    return {f"model.{name}": module for name, module in named.items()}

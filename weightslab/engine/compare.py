@@ -1,0 +1,152 @@
+"""What changed between two experiments, told from their stored descriptions. Free of torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from weightslab.engine.errors import CheckpointError, ObjectNotFoundError
+from weightslab.engine.identity.explain import diff_configs, diff_models, diff_samples
+from weightslab.engine.repository import layout
+from weightslab.engine.repository.config_file import config_from_bytes
+from weightslab.engine.repository.data_file import read_data_file
+from weightslab.engine.repository.opening import read_architecture
+from weightslab.engine.repository.sample_file import samples_from_bytes
+from weightslab.engine.values import Change
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from weightslab.engine.identity.samples import SampleSet
+    from weightslab.engine.repository.catalog import ExperimentEntry
+    from weightslab.engine.repository.experiment import Components
+    from weightslab.engine.storage.store import Store
+
+__all__ = ["Description", "describe_stored", "diff", "nearest"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Description:
+    """One side of a comparison; None for a component that was not given or cannot be read."""
+
+    components: Components
+    model: dict[str, Any] | None = None
+    config: dict[str, Any] | None = None
+    samples: SampleSet | None = None
+    excluded: tuple[str, ...] = ()
+    problems: tuple[str, ...] = field(default=())
+
+
+def describe_stored(store: Store, entry: ExperimentEntry, *, parts: Iterable[str]) -> Description:
+    """Read the descriptions of `parts` (`model`, `config`, `data`) of a stored experiment.
+
+    A file that is missing or damaged leaves its component None and is named in `problems`.
+    """
+    assert entry.record is not None, "only experiments with a record can be compared"
+    exp_hash, components = entry.exp_hash, entry.record.components
+    found: dict[str, Any] = {}
+    problems = []
+    readers = {"model": _read_model, "config": _read_config, "data": _read_samples}
+    for part in parts:
+        if getattr(components, part) is None:
+            continue
+        try:
+            found[part] = readers[part](store, exp_hash)
+        except CheckpointError as error:
+            problems.append(f"{part} of {exp_hash} cannot be read: {error}")
+    return Description(
+        components=components,
+        model=found.get("model"),
+        config=found.get("config"),
+        samples=found.get("data"),
+        excluded=entry.record.excluded,
+        problems=tuple(problems),
+    )
+
+
+def _read_model(store: Store, exp_hash: str) -> dict[str, Any]:
+    return read_architecture(store, exp_hash)
+
+
+def _read_config(store: Store, exp_hash: str) -> dict[str, Any]:
+    key = layout.config_key(exp_hash)
+    return config_from_bytes(store.map(key), what=key.rpartition("/")[2])
+
+
+def _read_samples(store: Store, exp_hash: str) -> SampleSet:
+    key = layout.data_key(exp_hash)
+    return samples_from_bytes(read_data_file(store, key), what=key.rpartition("/")[2])
+
+
+def changed_parts(old: Components, new: Components) -> tuple[str, ...]:
+    """Return the components whose digests differ."""
+    return tuple(p for p in ("model", "config", "data") if getattr(old, p) != getattr(new, p))
+
+
+def diff(old: Description, new: Description) -> list[Change]:
+    """Return what changed from `old` to `new`: model, then config, then data."""
+    changes: list[Change] = []
+    for part in changed_parts(old.components, new.components):
+        before, after = (getattr(d.components, part) for d in (old, new))
+        if before is None or after is None:
+            kind = "added" if before is None else "removed"
+            text = f"{part}: not given before" if before is None else f"{part}: not given any more"
+            changes.append(
+                Change(component=part, kind=kind, path=part, old=before, new=after, text=text)
+            )
+            continue
+        found = _diff_part(part, old, new)
+        changes += found or [
+            Change(
+                component=part,
+                kind="changed",
+                path=part,
+                old=before,
+                new=after,
+                text=f"{part} changed ({before[:19]}... -> {after[:19]}...)",
+            )
+        ]
+    return changes
+
+
+def _diff_part(part: str, old: Description, new: Description) -> list[Change]:
+    if part == "model" and old.model is not None and new.model is not None:
+        return diff_models(old.model, new.model)
+    if part == "config" and old.config is not None and new.config is not None:
+        return diff_configs(old.config, new.config, exclude=new.excluded)
+    if part == "data" and old.samples is not None and new.samples is not None:
+        return diff_samples(old.samples, new.samples)
+    return []
+
+
+def nearest(
+    store: Store, entries: Iterable[ExperimentEntry], new: Description
+) -> tuple[str, list[Change]] | None:
+    """Return the experiment that differs least from `new`, and the changes; None without any.
+
+    First counts how many components differ, then how many config keys; of equals the newest wins.
+    """
+    best: tuple[tuple[int, int], str, list[Change]] | None = None
+    for entry in sorted(entries, key=_age, reverse=True):
+        if entry.record is None or entry.record.components == new.components:
+            continue
+        parts = changed_parts(entry.record.components, new.components)
+        if best is not None and len(parts) > best[0][0]:
+            continue
+        changes = diff(describe_stored(store, entry, parts=parts), new)
+        rank = len(parts), len(changes)
+        if best is None or rank < best[0]:
+            best = rank, entry.exp_hash, changes
+    return None if best is None else (best[1], best[2])
+
+
+def _age(entry: ExperimentEntry) -> float:
+    return entry.record.created_at.timestamp() if entry.record else 0.0
+
+
+def find_samples(store: Store, exp_hash: str) -> SampleSet | None:
+    """Return the active samples of an experiment, None if it has no samples file."""
+    try:
+        return _read_samples(store, exp_hash)
+    except ObjectNotFoundError:
+        return None

@@ -1,0 +1,94 @@
+"""Loading: files mapped and verified, state put together; no live object is touched here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from weightslab.engine.jsonform import decode
+from weightslab.engine.repository.catalog import map_file
+from weightslab.engine.tensors.check import verify_file
+from weightslab.engine.tensors.image import tensor_view
+from weightslab.engine.tensors.tree import join
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import torch
+
+    from weightslab.engine.repository.manifest import Manifest
+    from weightslab.engine.storage.store import Store
+    from weightslab.engine.values import FileRecord
+
+__all__ = ["LoadedModel", "LoadedState", "read_state"]
+
+TRAINING = "training"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadedModel:
+    """State of one model as it was saved.
+
+    Attributes:
+        tensors: state_dict key -> tensor over the mapped file; must not be written to.
+        extra: state_dict key -> value that is not a tensor.
+        aliases: key of a tied tensor -> key of the stored one.
+    """
+
+    tensors: dict[str, torch.Tensor]
+    extra: dict[str, object] = field(default_factory=dict)
+    aliases: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadedState:
+    """A verified checkpoint: its models by part, and the training state (None if not saved)."""
+
+    manifest: Manifest
+    models: dict[str, LoadedModel]
+    training: dict[str, Any] | None = None
+
+
+def read_state(store: Store, manifest: Manifest, *, training: bool = True) -> LoadedState:
+    """Map and verify the files of a checkpoint.
+
+    Every byte of the files that are needed is verified before this returns.
+
+    Args:
+        store: where the root lives.
+        manifest: what to read.
+        training: read optimizer and other training state too; without, their bytes are not touched.
+    Raises: MissingObjectError, TruncatedError, DigestMismatchError, FormatError.
+    """
+    models: dict[str, LoadedModel] = {}
+    tree_tensors: dict[str, torch.Tensor] = {}
+    for file in manifest.files:
+        if file.part != TRAINING:
+            models[file.part] = LoadedModel(
+                tensors=_read_file(store, manifest, file),
+                extra=decode(manifest.state.get(file.part, {}), path=file.part),
+                aliases=_aliases(manifest, file.part),
+            )
+        elif training:
+            tree_tensors = _read_file(store, manifest, file)
+    tree = None
+    if training and TRAINING in manifest.state:
+        for dropped, kept in _aliases(manifest, TRAINING).items():
+            tree_tensors[dropped] = tree_tensors[kept]
+        tree = _join(manifest.state[TRAINING], tree_tensors)
+    return LoadedState(manifest=manifest, models=models, training=tree)
+
+
+def _read_file(store: Store, manifest: Manifest, file: FileRecord) -> dict[str, torch.Tensor]:
+    data = map_file(store, manifest.name, file.name)
+    records = manifest.tensors_of(file)
+    verify_file(data, file, records)
+    return {key: tensor_view(data, record) for key, record in records.items()}
+
+
+def _aliases(manifest: Manifest, part: str) -> dict[str, str]:
+    start = len(part) + 1
+    return {k[start:]: v[start:] for k, v in manifest.aliases.items() if k.startswith(f"{part}/")}
+
+
+_join: Callable[[Any, dict[str, torch.Tensor]], dict[str, Any]] = join  # type: ignore[assignment]

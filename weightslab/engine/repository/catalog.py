@@ -1,0 +1,231 @@
+"""The catalog: which experiments and checkpoints a root has, read from manifests by scanning.
+
+Truth is in the files alone. A manifest is parsed once per process and remembered under its inode,
+size and times; a file that changed is read again. Order never comes from file times: the latest
+checkpoint of an experiment is the one with the highest sequence.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+from weightslab.engine.errors import (
+    CheckpointNotFoundError,
+    FormatError,
+    IntegrityError,
+    MissingObjectError,
+    ObjectNotFoundError,
+    StorageError,
+)
+from weightslab.engine.repository import layout
+from weightslab.engine.repository.experiment import ExperimentRecord
+from weightslab.engine.repository.manifest import Manifest
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from weightslab.engine.repository.layout import CheckpointName
+    from weightslab.engine.storage.store import KeyStat, Store
+    from weightslab.engine.values import ParentLink
+
+__all__ = ["Catalog", "CheckpointEntry", "ExperimentEntry", "ScanCatalog"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckpointEntry:
+    """One committed checkpoint as a listing shows it.
+
+    Attributes:
+        name: experiment hash, step, revision.
+        sequence: order of commit within the experiment; 0 if the manifest is damaged.
+        created_at: aware UTC time, None if damaged.
+        digest: `sha256:...` of the manifest.
+        metrics: name -> number.
+        parent: where the weights came from, None if damaged.
+        size_bytes: bytes of the tensor files.
+        parts: `model`, `model.{name}`, `training`.
+        damaged: why the manifest cannot be used; None for a good one.
+    """
+
+    name: CheckpointName
+    sequence: int = 0
+    created_at: datetime | None = None
+    digest: str = ""
+    metrics: dict[str, float] = field(default_factory=dict)
+    parent: ParentLink | None = None
+    size_bytes: int = 0
+    parts: tuple[str, ...] = ()
+    damaged: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExperimentEntry:
+    """One experiment as a listing shows it; `record` is None if `experiment.json` is damaged."""
+
+    exp_hash: str
+    record: ExperimentRecord | None = None
+    damaged: str | None = None
+
+
+class Catalog(Protocol):
+    """Answers what is there; scanned or indexed."""
+
+    def exp_hashes(self) -> list[str]:
+        """Return the hashes of all experiments, ascending."""
+        ...
+
+    def experiment(self, exp_hash: str) -> ExperimentEntry | None:
+        """Return the experiment, None if there is none."""
+        ...
+
+    def experiments(self) -> list[ExperimentEntry]:
+        """Return all experiments, oldest first, damaged ones last."""
+        ...
+
+    def checkpoints(self, exp_hash: str) -> list[CheckpointEntry]:
+        """Return all checkpoints in the order of their sequence, damaged ones first."""
+        ...
+
+    def refresh(self) -> None:
+        """Forget everything remembered."""
+        ...
+
+
+class ScanCatalog:
+    """A catalog that looks into the folders at each question."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._checkpoints: dict[str, tuple[KeyStat, CheckpointEntry]] = {}
+        self._experiments: dict[str, tuple[KeyStat, ExperimentEntry]] = {}
+
+    def refresh(self) -> None:
+        """Forget everything remembered."""
+        self._checkpoints.clear()
+        self._experiments.clear()
+
+    def exp_hashes(self) -> list[str]:
+        """Return the hashes of all folders that hold an experiment, ascending."""
+        names = [name[:-1] for name in self._store.list(layout.CHECKPOINTS) if name.endswith("/")]
+        return [name for name in names if layout.is_exp_hash(name) and self._is_experiment(name)]
+
+    def _is_experiment(self, exp_hash: str) -> bool:
+        # a folder that lost its record and still has checkpoints is a damaged experiment
+        return self._store.stat(layout.experiment_key(exp_hash)) is not None or bool(
+            self._manifest_names(exp_hash)
+        )
+
+    def experiments(self) -> list[ExperimentEntry]:
+        """Return all experiments, oldest first, damaged ones last. O(experiments)."""
+        entries = [self.experiment(exp_hash) for exp_hash in self.exp_hashes()]
+        found = [entry for entry in entries if entry is not None]
+        good = [e for e in found if e.record is not None]
+        good.sort(key=lambda e: (e.record.created_at, e.exp_hash) if e.record else ())
+        return good + [e for e in found if e.record is None]
+
+    def experiment(self, exp_hash: str) -> ExperimentEntry | None:
+        """Return the experiment, None if there is none."""
+        key = layout.experiment_key(exp_hash)
+        stat = self._store.stat(key)
+        if stat is None:
+            if not self._manifest_names(exp_hash):
+                return None
+            return ExperimentEntry(exp_hash=exp_hash, damaged="experiment.json is missing")
+        known = self._experiments.get(key)
+        if known is not None and known[0] == stat:
+            return known[1]
+        try:
+            record = ExperimentRecord.from_bytes(self._store.map(key), exp_hash=exp_hash)
+            entry = ExperimentEntry(exp_hash=exp_hash, record=record)
+        except ObjectNotFoundError:
+            return None  # deleted since the stat
+        except StorageError as error:
+            return ExperimentEntry(exp_hash=exp_hash, damaged=str(error))
+        except (IntegrityError, FormatError) as error:
+            entry = ExperimentEntry(exp_hash=exp_hash, damaged=str(error))
+        self._experiments[key] = (stat, entry)
+        return entry
+
+    def checkpoints(self, exp_hash: str) -> list[CheckpointEntry]:
+        """Return all checkpoints in the order of their sequence, damaged ones first.
+
+        Ties of the sequence (two processes that committed at once) are ordered by time, step and
+        revision. O(checkpoints of the experiment).
+        """
+        entries = [self._entry(name) for name in self._manifest_names(exp_hash)]
+        return sorted((e for e in entries if e is not None), key=_order)
+
+    def _manifest_names(self, exp_hash: str) -> list[CheckpointName]:
+        names = []
+        for file in self._store.list(layout.model_folder(exp_hash)):
+            found = layout.parse_checkpoint_file(file)
+            if found is not None and found[1] == "json" and found[0].exp_hash == exp_hash:
+                names.append(found[0])
+        return names
+
+    def _entry(self, name: CheckpointName) -> CheckpointEntry | None:
+        key = name.manifest_key
+        stat = self._store.stat(key)
+        if stat is None:
+            return None  # deleted since the listing
+        known = self._checkpoints.get(key)
+        if known is not None and known[0] == stat:
+            return known[1]
+        try:
+            entry = entry_of(Manifest.from_bytes(self._store.map(key), name=name))
+        except ObjectNotFoundError:
+            return None
+        except StorageError as error:  # may be mended from outside: not remembered
+            return CheckpointEntry(name=name, damaged=str(error))
+        except (IntegrityError, FormatError) as error:
+            entry = CheckpointEntry(name=name, damaged=str(error))
+        self._checkpoints[key] = (stat, entry)
+        return entry
+
+
+def entry_of(manifest: Manifest) -> CheckpointEntry:
+    """Return the listing entry of a manifest."""
+    return CheckpointEntry(
+        name=manifest.name,
+        sequence=manifest.sequence,
+        created_at=manifest.created_at,
+        digest=manifest.digest,
+        metrics=manifest.metric_values(),
+        parent=manifest.parent,
+        size_bytes=manifest.size_bytes,
+        parts=tuple(sorted(file.part for file in manifest.files)),
+    )
+
+
+def _order(entry: CheckpointEntry) -> tuple[Any, ...]:
+    moment = entry.created_at.timestamp() if entry.created_at else 0.0
+    return entry.sequence, moment, entry.name.step, entry.name.revision
+
+
+def read_manifest(store: Store, name: CheckpointName) -> Manifest:
+    """Read, check and return a manifest.
+
+    Raises: CheckpointNotFoundError, IntegrityError, FormatError.
+    """
+    try:
+        data = store.map(name.manifest_key)
+    except ObjectNotFoundError as error:
+        raise CheckpointNotFoundError(
+            f"no checkpoint {name.stem}", context={"key": name.manifest_key}
+        ) from error
+    return Manifest.from_bytes(data, name=name)
+
+
+def map_file(store: Store, name: CheckpointName, file_name: str) -> memoryview:
+    """Map a file of a checkpoint.
+
+    Raises: MissingObjectError if the manifest names a file that is not there.
+    """
+    try:
+        return store.map(name.file_key(file_name))
+    except ObjectNotFoundError as error:
+        raise MissingObjectError(
+            f"checkpoint {name.stem} names {file_name}, which is not there",
+            context={"exp_hash": name.exp_hash, "step": name.step, "key": file_name},
+        ) from error

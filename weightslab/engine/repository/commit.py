@@ -1,0 +1,285 @@
+"""The commit: how a checkpoint comes into being, and how it goes.
+
+    hold {stem}.pending -> files: temp, write, fsync, link to a new name -> fsync folder
+      -> sequence -> manifest the same way -> fsync folder -> acknowledge -> remove pending
+
+A kill before the manifest has its name leaves files that no manifest names; they are removed by the
+next writer that can take the hold. Nothing committed is ever overwritten: another content for the
+same step becomes a new revision. Deleting takes the manifest first, then the files.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from weightslab.engine.errors import (
+    AlreadyExistsError,
+    CheckpointError,
+    CheckpointNotFoundError,
+    FormatError,
+    IntegrityError,
+    LockedError,
+)
+from weightslab.engine.repository import layout
+from weightslab.engine.repository.catalog import read_manifest
+from weightslab.engine.repository.layout import CheckpointName
+from weightslab.engine.repository.manifest import Manifest
+from weightslab.engine.repository.verify import verify_files
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from weightslab.engine.repository.catalog import Catalog
+    from weightslab.engine.storage.store import Buffer, Hold, Store
+    from weightslab.engine.values import FileRecord, ParentLink, TensorRecord
+
+__all__ = ["Draft", "commit_checkpoint", "delete_checkpoint", "remove_leftovers"]
+
+logger = logging.getLogger(__name__)
+_UNSET: Final = datetime(
+    1970, 1, 1, tzinfo=timezone.utc
+)  # replaced just before the manifest is written
+_MAX_TRIES: Final = 64  # other writers of the same step at once; far more than processes that train
+
+
+class Image(Protocol):
+    """Bytes of one file, laid out and not yet written."""
+
+    parts: Sequence[Buffer]
+
+    def records(self, file_name: str, part: str) -> tuple[FileRecord, dict[str, TensorRecord]]:
+        """Return the digests of the file and of its tensors."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Draft:
+    """A checkpoint before its commit.
+
+    Attributes:
+        exp_hash: experiment that it belongs to.
+        experiment_digest: the same in full.
+        step: optimizer step, >= 0.
+        images: part -> bytes of its file.
+        state, aliases, metadata, metrics, config_file, versions: as in `Manifest`.
+        parent: where the weights came from.
+    """
+
+    exp_hash: str
+    experiment_digest: str
+    step: int
+    images: Mapping[str, Image]
+    aliases: dict[str, str]
+    state: dict[str, Any]
+    metadata: Any
+    metrics: dict[str, Any]
+    parent: ParentLink
+    config_file: str | None
+    versions: dict[str, str]
+
+
+def commit_checkpoint(
+    store: Store, catalog: Catalog, draft: Draft, *, clock: Callable[[], datetime]
+) -> tuple[Manifest, bool]:
+    """Make `draft` a checkpoint; all of it or nothing.
+
+    Returns: the manifest, and True if something was written. Saving again what the newest revision
+        of the step already holds, unbroken, writes nothing.
+    Raises: StorageError and its kinds; whatever was committed before is as it was. An error may
+        come after the commit itself (a failed fsync of the folder): saving again is safe.
+    Durability: every byte and every name is on disk on return.
+    """
+    candidate = _number(draft)
+    folder = layout.model_folder(draft.exp_hash)
+    existing = _revisions(store, draft)
+    same = _identical(store, existing, candidate)
+    if same is not None:
+        store.sync(folder)  # an earlier attempt may have died between the name and its fsync
+        return same, False
+    hold, name = _take_revision(store, draft, 1 + max(existing, default=0))
+    try:
+        manifest = _write(store, catalog, draft, _renamed(candidate, name), clock)
+    finally:
+        hold.release()
+    return manifest, True
+
+
+def _number(draft: Draft) -> Manifest:
+    """Lay out the manifest with all digests, under the name of revision 1."""
+    name = CheckpointName(exp_hash=draft.exp_hash, step=draft.step)
+    files, tensors = [], {}
+    for part, image in draft.images.items():
+        file, records = image.records(name.file_name(part), part)
+        files.append(file)
+        tensors.update({f"{part}/{key}": record for key, record in records.items()})
+    return Manifest(
+        name=name,
+        experiment_digest=draft.experiment_digest,
+        sequence=1,
+        created_at=_UNSET,
+        metadata=draft.metadata,
+        metrics=draft.metrics,
+        parent=draft.parent,
+        config_file=draft.config_file,
+        files=tuple(files),
+        tensors=tensors,
+        aliases=draft.aliases,
+        state=draft.state,
+        versions=draft.versions,
+    )
+
+
+def _renamed(manifest: Manifest, name: CheckpointName) -> Manifest:
+    names = {file.name: name.file_name(file.part) for file in manifest.files}
+    return replace(
+        manifest,
+        name=name,
+        files=tuple(replace(file, name=names[file.name]) for file in manifest.files),
+        tensors={k: replace(t, file=names[t.file]) for k, t in manifest.tensors.items()},
+    )
+
+
+def _revisions(store: Store, draft: Draft) -> dict[int, CheckpointName]:
+    """Return the revisions of the step that have a manifest, damaged or not."""
+    found = {}
+    for file in store.list(layout.model_folder(draft.exp_hash)):
+        parsed = layout.parse_checkpoint_file(file)
+        if parsed is not None and parsed[1] == "json" and parsed[0].step == draft.step:
+            found[parsed[0].revision] = parsed[0]
+    return found
+
+
+def _identical(
+    store: Store, existing: Mapping[int, CheckpointName], candidate: Manifest
+) -> Manifest | None:
+    """Return the newest revision if it holds the same content and still verifies."""
+    if not existing:
+        return None
+    name = existing[max(existing)]
+    try:
+        manifest = read_manifest(store, name)
+        if manifest.content() != candidate.content():
+            return None
+        verify_files(store, manifest)
+    except (IntegrityError, FormatError, CheckpointNotFoundError) as error:
+        logger.warning("%s is damaged and is kept; saving a new revision: %s", name.stem, error)
+        return None
+    return manifest
+
+
+def _take_revision(store: Store, draft: Draft, first: int) -> tuple[Hold, CheckpointName]:
+    """Reserve the first revision that nobody else writes and that has no manifest."""
+    for revision in range(first, first + _MAX_TRIES):
+        name = CheckpointName(exp_hash=draft.exp_hash, step=draft.step, revision=revision)
+        hold = store.hold(name.pending_key)
+        if hold is None:
+            continue
+        try:
+            if store.stat(name.manifest_key) is None:
+                _remove_files(store, name)  # left by a writer that died: no manifest, our hold
+                return hold, name
+        except BaseException:
+            hold.release()
+            raise
+        hold.release()
+    raise LockedError(
+        f"step {draft.step} of {draft.exp_hash} is being written by more than {_MAX_TRIES} others",
+        hint="let each process save its own steps",
+    )
+
+
+def _write(
+    store: Store,
+    catalog: Catalog,
+    draft: Draft,
+    candidate: Manifest,
+    clock: Callable[[], datetime],
+) -> Manifest:
+    name, folder = candidate.name, layout.model_folder(draft.exp_hash)
+    try:
+        for file in candidate.files:
+            _put_new(store, name.file_key(file.name), draft.images[file.part].parts)
+        store.sync(folder)
+        highest = max((e.sequence for e in catalog.checkpoints(draft.exp_hash)), default=0)
+        manifest = replace(candidate, sequence=highest + 1, created_at=clock())
+        data = manifest.to_bytes()
+        _put_new(store, name.manifest_key, [data])
+    except BaseException:
+        _clean_up(store, name)
+        raise
+    store.sync(folder)  # fails the save if it fails; the checkpoint may be there all the same
+    return Manifest.from_bytes(data, name=name)
+
+
+def _put_new(store: Store, key: str, parts: Sequence[Buffer]) -> None:
+    if not store.put(key, parts, if_absent=True):
+        raise AlreadyExistsError(
+            f"{key} appeared while it was being written", hint="save again", context={"key": key}
+        )
+
+
+def _clean_up(store: Store, name: CheckpointName) -> None:
+    """Remove the files of a failed save; the first error of the save is the one that matters."""
+    try:
+        if store.stat(name.manifest_key) is None:
+            _remove_files(store, name)
+    except CheckpointError as error:
+        logger.warning("files of the failed save %s stay behind: %s", name.stem, error)
+
+
+def _remove_files(store: Store, name: CheckpointName) -> list[str]:
+    """Remove the tensor files of a revision; the caller holds it and it has no manifest."""
+    folder = layout.model_folder(name.exp_hash)
+    removed = []
+    for file in store.list(folder):
+        found = layout.parse_checkpoint_file(file)
+        if found is not None and found[0] == name and found[1].endswith("safetensors"):
+            store.delete(folder + file)
+            removed.append(folder + file)
+    return removed
+
+
+def remove_leftovers(store: Store, exp_hash: str) -> list[str]:
+    """Remove what dead writers left in an experiment; returns the keys.
+
+    Only files of a revision without a manifest whose hold can be taken are touched.
+    """
+    folder = layout.model_folder(exp_hash)
+    parsed = [layout.parse_checkpoint_file(file) for file in store.list(folder)]
+    found = [p for p in parsed if p is not None and p[0].exp_hash == exp_hash]
+    committed = {name for name, rest in found if rest == "json"}
+    removed = []
+    for name in {name for name, _ in found if name not in committed}:
+        hold = store.hold(name.pending_key)
+        if hold is None:
+            continue
+        with hold:
+            if store.stat(name.manifest_key) is None:
+                removed += _remove_files(store, name)
+    for name in {name for name, rest in found if rest == "pending" and name in committed}:
+        hold = store.hold(name.pending_key)  # a writer that died after its commit
+        if hold is not None:
+            hold.release()
+    return sorted(removed)
+
+
+def delete_checkpoint(store: Store, name: CheckpointName) -> None:
+    """Delete one revision: its manifest, then its files. Killed in between, it is gone all the same.
+
+    The hold of the revision is taken meanwhile, so that no writer reuses its names.
+
+    Raises: CheckpointNotFoundError, LockedError, StorageError.
+    """
+    hold = store.hold(name.pending_key)
+    if hold is None:
+        raise LockedError(f"{name.stem} is being written or deleted by another process")
+    folder = layout.model_folder(name.exp_hash)
+    with hold:
+        if not store.delete(name.manifest_key):
+            raise CheckpointNotFoundError(f"no checkpoint {name.stem}")
+        store.sync(folder)
+        _remove_files(store, name)
+        store.sync(folder)

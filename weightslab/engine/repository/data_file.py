@@ -1,0 +1,136 @@
+"""HDF5 files in a root: each has `{file}.json` beside it, a sealed record of its size and digest.
+
+The sidecar is made from the bytes that are in the store, so that of two processes that write the
+same name at once the loser describes the winner's file.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Final
+
+from weightslab.engine.digests import digest_bytes
+from weightslab.engine.errors import (
+    DigestMismatchError,
+    FormatError,
+    InvalidManifestError,
+    MissingObjectError,
+    NotFoundError,
+    ObjectNotFoundError,
+    StorageError,
+    TruncatedError,
+)
+from weightslab.engine.jsonform import seal, unseal
+from weightslab.engine.repository import layout
+from weightslab.engine.repository.manifest import check_schema
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from weightslab.engine.storage.store import Store
+
+__all__ = ["add_sidecar", "read_data_file", "save_backup", "sidecar_key"]
+
+SCHEMA: Final = "weightslab.file"
+SCHEMA_VERSION: Final = 1
+_RESERVED: Final = ("samples",)
+_MAX_BACKUPS: Final = 10_000  # of one name in one experiment; a guard, not a design limit
+
+
+def sidecar_key(key: str) -> str:
+    """Return the key of the record that covers `key`."""
+    return f"{key}.json"
+
+
+def add_sidecar(store: Store, key: str) -> None:
+    """Write the sidecar of a stored file, unless it is there."""
+    data = store.map(key)
+    name = key.rpartition("/")[2]
+    record = seal(
+        {
+            "schema": SCHEMA,
+            "schema_version": SCHEMA_VERSION,
+            "name": name,
+            "size_bytes": len(data),
+            "digest": digest_bytes(data),
+        }
+    )
+    store.put(sidecar_key(key), [record], if_absent=True)
+
+
+def read_data_file(store: Store, key: str) -> memoryview:
+    """Map a data file after checking every byte of it against its sidecar.
+
+    Raises: ObjectNotFoundError, MissingObjectError (no sidecar), TruncatedError,
+        DigestMismatchError.
+    """
+    data = store.map(key)
+    name = key.rpartition("/")[2]
+    try:
+        record, _ = unseal(store.map(sidecar_key(key)), what=f"{name}.json")
+    except ObjectNotFoundError as error:
+        raise MissingObjectError(f"{name} has no {name}.json beside it to check it by") from error
+    check_schema(record, schema=SCHEMA, version=SCHEMA_VERSION, what=f"{name}.json")
+    if record.get("name") != name:
+        raise InvalidManifestError(f"{name}.json describes {record.get('name')!r}, not {name}")
+    if record.get("size_bytes") != len(data):
+        raise TruncatedError(f"{name} has {len(data)} bytes, not {record.get('size_bytes')}")
+    if digest_bytes(data) != record.get("digest"):
+        raise DigestMismatchError(f"{name} is damaged: its bytes do not have the recorded digest")
+    return data
+
+
+def save_backup(store: Store, exp_hash: str, path: Path, *, name: str) -> str:
+    """Copy an HDF5 file into `data/` of the experiment; whole and verified, or not at all.
+
+    The same content again is a no-op; another content under the same name becomes a revision.
+
+    Args:
+        store: where the experiment lives.
+        exp_hash: the experiment.
+        path: the file to copy.
+        name: its name in the experiment, without hash and `.h5`.
+    Returns: the key of the copy.
+    Raises: NotFoundError, FormatError (not HDF5), StorageError (open for writing, or changed while
+        it was copied).
+    """
+    layout.check_label(name, what="backup name")
+    if name in _RESERVED:
+        raise ValueError(f"{name!r} is the name of the samples file; choose another backup_name")
+    data = _read_hdf5(path)
+    digest = digest_bytes(data)
+    for revision in range(1, _MAX_BACKUPS):
+        key = layout.data_key(exp_hash, name, revision=revision)
+        written = store.put(key, [data], if_absent=True)
+        stored = store.map(key)
+        if len(stored) == len(data) and digest_bytes(stored) == digest:
+            add_sidecar(store, key)
+            store.sync(layout.data_folder(exp_hash))
+            read_data_file(store, key)
+            return key
+        if written:
+            raise DigestMismatchError(f"{key} does not read back as it was written")
+    raise StorageError(f"{exp_hash} has {_MAX_BACKUPS} backups named {name!r}; choose another name")
+
+
+def _read_hdf5(path: Path) -> bytes:
+    """Read the file while HDF5 holds it open, so that nobody who respects its locks writes to it."""
+    import h5py
+
+    if not path.is_file():
+        raise NotFoundError(f"no file {path}", hint="give the path of an existing HDF5 file")
+    if not h5py.is_hdf5(path):
+        raise FormatError(f"{path} is not an HDF5 file", hint="only .h5 files can be backed up")
+    try:
+        with h5py.File(path, "r"), path.open("rb") as file:
+            before = os.fstat(file.fileno())
+            data = file.read()
+            after = os.fstat(file.fileno())
+    except OSError as error:
+        raise StorageError(
+            f"{path} cannot be read now: {error}",
+            hint="close it where it is open for writing, then save the backup again",
+        ) from error
+    if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+        raise StorageError(f"{path} changed while it was being copied; close it and try again")
+    return data

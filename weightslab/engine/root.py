@@ -1,0 +1,356 @@
+"""`CheckpointRoot`: everything about a whole root, without torch.
+
+root = CheckpointRoot("root_experiment", read_only=True)
+for experiment in root.experiments(): ...
+root.latest("3f2a")                      newest checkpoint of an experiment, by commit order
+root.verify("3f2a", step=100)            reads every byte
+root.delete("3f2a", step=100)
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from weightslab.engine import compare
+from weightslab.engine.errors import (
+    CheckpointNotFoundError,
+    ExperimentNotFoundError,
+    NotFoundError,
+    ObjectNotFoundError,
+    ReadOnlyStoreError,
+    StorageError,
+)
+from weightslab.engine.repository import layout, opening
+from weightslab.engine.repository.catalog import (
+    CheckpointEntry,
+    ExperimentEntry,
+    ScanCatalog,
+    read_manifest,
+)
+from weightslab.engine.repository.commit import delete_checkpoint, remove_leftovers
+from weightslab.engine.repository.config_file import config_from_bytes
+from weightslab.engine.repository.verify import Finding, verify_checkpoint, verify_experiment
+from weightslab.engine.storage.journal import LocalJournal
+from weightslab.engine.storage.local import LocalStore
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Callable
+
+    from weightslab.engine.identity.samples import SampleSet
+    from weightslab.engine.repository.manifest import Manifest
+    from weightslab.engine.values import Change
+
+__all__ = ["CheckpointRoot"]
+
+
+def _now() -> datetime:
+    return datetime.now(timezone.utc)
+
+
+class CheckpointRoot:
+    """A folder with experiments: list, find, read, verify, delete.
+
+    Hashes may be unique prefixes everywhere. Opening runs no code from the root.
+
+    Args:
+        path: the `root_log_dir`.
+        read_only: write nothing at all; otherwise `data/`, `logs/` and `checkpoints/` are created.
+        clock: returns the current aware UTC time.
+    Raises: NotFoundError if a read-only root does not exist; NotADirectoryError; StorageError.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        read_only: bool = False,
+        clock: Callable[[], datetime] = _now,
+    ) -> None:
+        self.path = Path(path)
+        self.read_only = read_only
+        self.clock = clock
+        if self.path.exists() and not self.path.is_dir():
+            raise NotADirectoryError(f"{self.path} is a file; a root is a folder")
+        if read_only and not self.path.exists():
+            raise NotFoundError(f"no root {self.path}", hint="a read-only root has to exist")
+        self.store = LocalStore(self.path, read_only=read_only)
+        self.catalog = ScanCatalog(self.store)
+        self.journal = LocalJournal(self.path / "logs" / "events.jsonl")
+        if not read_only:
+            self._make_folders()
+
+    def _make_folders(self) -> None:
+        try:
+            for name in ("data", "logs", "checkpoints"):
+                (self.path / name).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ReadOnlyStoreError(
+                f"cannot create folders in {self.path}: {error}",
+                hint="open it with read_only=True, or choose a root_log_dir that can be written",
+            ) from error
+
+    # ------------------------------------------------------------ experiments
+    def experiments(self) -> list[ExperimentEntry]:
+        """Return all experiments, oldest first; damaged ones last and marked."""
+        return self.catalog.experiments()
+
+    def list_hashes(self) -> list[str]:
+        """Return the hashes of all experiments, oldest first."""
+        return [entry.exp_hash for entry in self.experiments()]
+
+    def get_hash(self, prefix: str) -> str:
+        """Return the full hash that starts with `prefix`.
+
+        Raises: ExperimentNotFoundError if none or several do; names the nearest.
+        """
+        if not isinstance(prefix, str):
+            raise TypeError(f"an experiment hash is a str, not {type(prefix).__name__}")
+        if layout.is_exp_hash(prefix) and self.catalog.experiment(prefix) is not None:
+            return prefix
+        hashes = self.catalog.exp_hashes()
+        found = [h for h in hashes if prefix and h.startswith(prefix.lower())]
+        if len(found) == 1:
+            return found[0]
+        context = {"exp_hash": prefix}
+        if found:
+            raise ExperimentNotFoundError(
+                f"{prefix!r} is the beginning of {len(found)} experiments: {', '.join(found[:8])}",
+                hint="give more digits",
+                context=context,
+            )
+        near = difflib.get_close_matches(prefix.lower(), hashes, n=3, cutoff=0.3) or hashes[:3]
+        hint = f"nearest: {', '.join(near)}" if near else f"{self.path} has no experiments"
+        raise ExperimentNotFoundError(f"no experiment {prefix!r}", hint=hint, context=context)
+
+    def get_experiment(self, exp_hash: str) -> ExperimentEntry:
+        """Return an experiment by hash or prefix.
+
+        Raises: ExperimentNotFoundError.
+        """
+        full = self.get_hash(exp_hash)
+        entry = self.catalog.experiment(full)
+        if entry is None:
+            raise ExperimentNotFoundError(f"experiment {full} was deleted meanwhile")
+        return entry
+
+    # ------------------------------------------------------------ checkpoints
+    def checkpoints(self, exp_hash: str | None = None) -> list[CheckpointEntry]:
+        """Return the checkpoints of one experiment, or of all, in the order of their commit.
+
+        Damaged ones come first within their experiment and carry `damaged`.
+        """
+        hashes = self.list_hashes() if exp_hash is None else [self.get_hash(exp_hash)]
+        return [entry for h in hashes for entry in self.catalog.checkpoints(h)]
+
+    def find_checkpoint(
+        self, exp_hash: str, step: int, *, revision: int | None = None
+    ) -> CheckpointEntry | None:
+        """Return the checkpoint of a step: the given revision, else the highest; None if absent."""
+        found = [
+            e
+            for e in self.checkpoints(exp_hash)
+            if e.name.step == step and revision in (None, e.name.revision)
+        ]
+        return max(found, key=lambda e: e.name.revision, default=None)
+
+    def get_checkpoint(
+        self, exp_hash: str, step: int, *, revision: int | None = None
+    ) -> CheckpointEntry:
+        """Return the checkpoint of a step: the given revision, else the highest.
+
+        Raises: CheckpointNotFoundError naming the nearest steps.
+        """
+        found = self.find_checkpoint(exp_hash, step, revision=revision)
+        if found is not None:
+            return found
+        full = self.get_hash(exp_hash)
+        entries = self.catalog.checkpoints(full)
+        if revision is not None and any(e.name.step == step for e in entries):
+            have = sorted(e.name.revision for e in entries if e.name.step == step)
+            what, hint = f"revision {revision} of step {step}", f"revisions there: {have}"
+        else:
+            steps = sorted({e.name.step for e in entries}, key=lambda s: (abs(s - step), s))
+            near = ", ".join(map(str, sorted(steps[:3])))
+            what = f"checkpoint at step {step}"
+            hint = f"nearest: {near}" if steps else "the experiment has no checkpoints"
+        raise CheckpointNotFoundError(
+            f"no {what} in {full}", hint=hint, context={"exp_hash": full, "step": step}
+        )
+
+    def latest(self, exp_hash: str | None = None) -> CheckpointEntry | None:
+        """Return the newest checkpoint with a readable manifest; None if there is none.
+
+        Of one experiment: the one committed last (highest sequence). Of the whole root: the one
+        with the highest creation time.
+        """
+        good = [e for e in self.checkpoints(exp_hash) if e.created_at is not None]
+        if exp_hash is not None:
+            return good[-1] if good else None
+        return max(good, key=lambda e: (e.created_at, e.sequence), default=None)
+
+    def best(
+        self, metric: str, *, mode: str = "min", exp_hash: str | None = None
+    ) -> CheckpointEntry | None:
+        """Return the checkpoint with the best value of `metric`; None if none has it.
+
+        Checkpoints without the metric, or with NaN, do not take part; of equals the newer wins.
+
+        Args:
+            metric: name given to `save_model_checkpoint(metrics=...)`.
+            mode: `min` or `max`.
+            exp_hash: only this experiment.
+        """
+        if mode not in ("min", "max"):
+            raise ValueError(f"mode is 'min' or 'max', not {mode!r}")
+        sign = -1.0 if mode == "min" else 1.0
+        entries = [
+            e
+            for e in self.checkpoints(exp_hash)
+            if metric in e.metrics and not math.isnan(e.metrics[metric])
+        ]
+        return max(
+            entries,
+            key=lambda e: (sign * e.metrics[metric], e.created_at, e.sequence),
+            default=None,
+        )
+
+    def manifest(self, entry: CheckpointEntry) -> Manifest:
+        """Read the manifest of a listed checkpoint again, checked.
+
+        Raises: CheckpointNotFoundError, IntegrityError, FormatError.
+        """
+        return read_manifest(self.store, entry.name)
+
+    # ------------------------------------------------------------ descriptions
+    def config(self, exp_hash: str, *, step: int | None = None) -> dict[str, Any]:
+        """Return the newest config of an experiment, or the one a step was saved with.
+
+        Raises: ObjectNotFoundError if the experiment has no config; CheckpointNotFoundError.
+        """
+        full = self.get_hash(exp_hash)
+        if step is None:
+            newest = opening.newest_config(self.store, full)
+        else:
+            newest = self.manifest(self.get_checkpoint(full, step)).config_file
+        if newest is None:
+            raise ObjectNotFoundError(f"{full} has no config", hint="none was given to it")
+        return config_from_bytes(self.store.map(layout.config_folder(full) + newest), what=newest)
+
+    def architecture(self, exp_hash: str) -> dict[str, Any]:
+        """Return the stored description of the model: modules, parameters, source as data.
+
+        Raises: ObjectNotFoundError if the experiment has none.
+        """
+        return opening.read_architecture(self.store, self.get_hash(exp_hash))
+
+    def samples(self, exp_hash: str) -> SampleSet:
+        """Return the active samples.
+
+        Raises: ObjectNotFoundError if the experiment has none.
+        """
+        full = self.get_hash(exp_hash)
+        found = compare.find_samples(self.store, full)
+        if found is None:
+            raise ObjectNotFoundError(f"{full} has no samples", hint="none were given to it")
+        return found
+
+    def changes(self, old: str, new: str) -> list[Change]:
+        """Return what changed from experiment `old` to experiment `new`."""
+        entries = [self.get_experiment(h) for h in (old, new)]
+        records = [e.record for e in entries]
+        if records[0] is None or records[1] is None:
+            damaged = next(e for e in entries if e.record is None)
+            raise ObjectNotFoundError(f"{damaged.exp_hash} cannot be compared: {damaged.damaged}")
+        parts = compare.changed_parts(records[0].components, records[1].components)
+        sides = [compare.describe_stored(self.store, e, parts=parts) for e in entries]
+        return compare.diff(sides[0], sides[1])
+
+    def info(self, exp_hash: str) -> dict[str, Any]:
+        """Return a summary of an experiment for people and programs; see the guide for its keys."""
+        entry = self.get_experiment(exp_hash)
+        full = entry.exp_hash
+        checkpoints = self.catalog.checkpoints(full)
+        data = [n for n in self.store.list(layout.data_folder(full)) if n.endswith(".h5")]
+        return {
+            "exp_hash": full,
+            "created_at": entry.record.created_at.isoformat() if entry.record else None,
+            "steps": sorted({e.name.step for e in checkpoints if e.damaged is None}),
+            "model_checkpoints": [f"{e.name.stem}.safetensors" for e in checkpoints],
+            "damaged": {e.name.stem: e.damaged for e in checkpoints if e.damaged},
+            "architecture_saved": self.store.stat(layout.architecture_key(full)) is not None,
+            "configs": self.store.list(layout.config_folder(full)),
+            "data_backups": [n for n in data if n != f"{full}_samples.h5"],
+            "size_bytes": sum(e.size_bytes for e in checkpoints),
+            "parents": sorted(
+                {e.parent.exp_hash for e in checkpoints if e.parent and e.parent.exp_hash} - {full}
+            ),
+            "changed_from": entry.record.changed_from if entry.record else None,
+        }
+
+    # ------------------------------------------------------------ care
+    def verify(self, exp_hash: str | None = None, *, step: int | None = None) -> list[Finding]:
+        """Read every byte of the root, an experiment or a step; return what is wrong with it."""
+        if step is not None:
+            if exp_hash is None:
+                raise ValueError("verify(step=...) needs exp_hash as well")
+            return verify_checkpoint(self.store, self.get_checkpoint(exp_hash, step).name)
+        hashes = self.list_hashes() if exp_hash is None else [self.get_hash(exp_hash)]
+        findings = []
+        for full in hashes:
+            findings += verify_experiment(self.store, full)
+            for entry in self.catalog.checkpoints(full):
+                findings += verify_checkpoint(self.store, entry.name)
+        return findings
+
+    def delete(
+        self, exp_hash: str, *, step: int | None = None, revision: int | None = None
+    ) -> list[str]:
+        """Delete one step (all revisions, or the given one), or a whole experiment, at once.
+
+        Killed in the middle, what is left is whole: each checkpoint is there or not there.
+
+        Returns: the names of the deleted checkpoints.
+        Raises: ExperimentNotFoundError, CheckpointNotFoundError, ReadOnlyStoreError, LockedError.
+        """
+        full = self.get_hash(exp_hash)
+        if step is not None:
+            self.get_checkpoint(full, step, revision=revision)
+        deleted = []
+        for entry in self.catalog.checkpoints(full):
+            if step in (None, entry.name.step) and revision in (None, entry.name.revision):
+                delete_checkpoint(self.store, entry.name)
+                deleted.append(entry.name.stem)
+        if step is None:
+            self._delete_folder(full)
+        return deleted
+
+    def _delete_folder(self, exp_hash: str) -> None:
+        """Delete what is left of an experiment: leftovers, then the record, then its files."""
+        folder = layout.experiment_folder(exp_hash)
+        remove_leftovers(self.store, exp_hash)
+        self.store.delete(layout.experiment_key(exp_hash))
+        self.store.sync(folder)
+        for part in ("model/", "hp/", "data/", "notes/", ""):
+            for name in self.store.list(folder + part):
+                if not name.endswith("/"):
+                    self.store.delete(folder + part + name)
+            self._delete_empty(folder + part)
+        self.store.sync(layout.CHECKPOINTS)
+
+    def _delete_empty(self, folder: str) -> None:
+        try:
+            self.store.sweep(folder)
+            self.store.delete(folder)
+        except StorageError as error:
+            raise StorageError(
+                f"{folder} is not empty: another process writes into it, or it holds foreign files"
+            ) from error
+
+    def refresh(self) -> None:
+        """Forget what was remembered of the folders."""
+        self.catalog.refresh()

@@ -1,0 +1,128 @@
+"""Drafting: from live objects to a checkpoint that only has to be written."""
+
+from __future__ import annotations
+
+import math
+import numbers
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from weightslab.engine.errors import NotStorableError
+from weightslab.engine.jsonform import encode
+from weightslab.engine.repository.commit import Draft
+from weightslab.engine.saving.snapshot import take_snapshot
+from weightslab.engine.saving.writer import library_versions
+from weightslab.engine.training.state import capture_model, capture_optimizer
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import torch
+
+    from weightslab.engine.values import ParentLink
+
+__all__ = ["CheckpointFacts", "check_metrics", "check_step", "make_draft"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckpointFacts:
+    """What a checkpoint says beside its tensors; the fields are those of `Manifest`."""
+
+    exp_hash: str
+    experiment_digest: str
+    step: int
+    metadata: object
+    metrics: dict[str, float]
+    parent: ParentLink
+    config_file: str | None
+
+
+def make_draft(
+    models: Mapping[str, torch.nn.Module],
+    optimizers: Mapping[str, Any] | None,
+    facts: CheckpointFacts,
+) -> Draft:
+    """Capture the objects and lay them out.
+
+    The draft looks at the live tensors: it has to be written before training goes on.
+
+    Args:
+        models: part (`model` or `model.{name}`) -> module.
+        optimizers: name -> optimizer; None for weights only.
+        facts: everything else.
+    Raises: NotStorableError naming the tensor or value that has no place in the format.
+    """
+    tagged = encode(facts.metadata, leaf=_refuse_tensor, path="metadata")
+    training = None
+    if optimizers is not None:
+        states = {name: capture_optimizer(item) for name, item in optimizers.items()}
+        training = {"optimizer": states}
+    captured = {part: capture_model(module) for part, module in models.items()}
+    snapshot = take_snapshot(captured, training)
+    return Draft(
+        exp_hash=facts.exp_hash,
+        experiment_digest=facts.experiment_digest,
+        step=facts.step,
+        images=snapshot.images,
+        aliases=snapshot.aliases,
+        state=snapshot.state,
+        metadata=tagged,
+        metrics=encode(facts.metrics, path="metrics"),
+        parent=facts.parent,
+        config_file=facts.config_file,
+        versions=library_versions(),
+    )
+
+
+def _refuse_tensor(value: object, path: str) -> Any:
+    if type(value).__module__.partition(".")[0] == "torch":
+        raise NotStorableError(
+            f"{path} is a {type(value).__qualname__}, which is no metadata",
+            hint="use .item() or .tolist(), or pass numbers as metrics=",
+        )
+    return NotImplemented
+
+
+def check_step(step: object, model: object) -> int:
+    """Return the step as an int.
+
+    Args:
+        step: int >= 0; None takes `model.current_step`.
+        model: the model, or None.
+    Raises: ValueError, TypeError.
+    """
+    if step is None:
+        step = getattr(model, "current_step", None)
+        if step is None:
+            raise ValueError(
+                "step is None and the model has no current_step; pass step=<optimizer steps so far>"
+            )
+    if isinstance(step, bool) or not isinstance(step, numbers.Integral):
+        raise TypeError(f"step is an int >= 0, not {step!r:.60} ({type(step).__name__})")
+    if step < 0:
+        raise ValueError(f"step is an int >= 0, not {step}")
+    if step >= 10**18:  # the file name format has 6 to 18 digits
+        raise ValueError(f"step {step} is above 10**18 - 1")
+    return int(step)
+
+
+def check_metrics(metrics: Mapping[str, Any] | None) -> dict[str, float]:
+    """Return the metrics as name -> int or float.
+
+    Numbers may be Python, numpy or 0-d tensors; NaN and infinities are allowed.
+
+    Raises: TypeError naming the metric that is no number.
+    """
+    checked: dict[str, float] = {}
+    for name, value in dict(metrics or {}).items():
+        if not isinstance(name, str):
+            raise TypeError(f"the name of a metric is a str, not {name!r:.60}")
+        number = value.item() if getattr(value, "ndim", None) == 0 else value
+        if isinstance(number, bool) or not isinstance(number, numbers.Real):
+            raise TypeError(
+                f"metric {name!r} is {value!r:.60} ({type(value).__name__}), not a number"
+            )
+        whole = isinstance(number, numbers.Integral)
+        checked[name] = int(number) if whole else float(number)
+        assert whole or math.isnan(checked[name]) or checked[name] == number
+    return checked

@@ -1,0 +1,81 @@
+"""The writer: commits a snapshot as a checkpoint and tells the journal. Free of torch."""
+
+from __future__ import annotations
+
+import logging
+from importlib.metadata import PackageNotFoundError, version
+from platform import python_version
+from typing import TYPE_CHECKING, Any, Protocol
+
+from weightslab import __version__
+from weightslab.engine.errors import StorageError
+from weightslab.engine.repository.commit import commit_checkpoint
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from datetime import datetime
+
+    from weightslab.engine.repository.catalog import Catalog
+    from weightslab.engine.repository.commit import Draft
+    from weightslab.engine.repository.manifest import Manifest
+    from weightslab.engine.storage.journal import LocalJournal
+    from weightslab.engine.storage.store import Store
+
+__all__ = ["Place", "library_versions", "record_event", "write_checkpoint"]
+
+logger = logging.getLogger(__name__)
+_LIBRARIES = ("torch", "numpy", "safetensors")
+
+
+class Place(Protocol):
+    """What a writer needs of a root."""
+
+    store: Store
+    catalog: Catalog
+    journal: LocalJournal
+    clock: Callable[[], datetime]
+
+
+def write_checkpoint(place: Place, draft: Draft) -> Manifest:
+    """Commit `draft`; on disk on return.
+
+    Raises: StorageError and its kinds. Nothing that was committed before is touched.
+    """
+    manifest, written = commit_checkpoint(place.store, place.catalog, draft, clock=place.clock)
+    if written:
+        record_event(
+            place,
+            "checkpoint_committed",
+            exp_hash=draft.exp_hash,
+            step=draft.step,
+            revision=manifest.name.revision,
+            sequence=manifest.sequence,
+            size_bytes=manifest.size_bytes,
+            digest=manifest.digest,
+        )
+    return manifest
+
+
+def record_event(place: Place, event: str, **facts: Any) -> None:
+    """Append a line to `logs/events.jsonl`.
+
+    A journal that cannot be written does not undo what was done; it is logged as a warning.
+    """
+    record: Mapping[str, Any] = {"time": place.clock().isoformat(), "event": event, **facts}
+    try:
+        place.journal.append(record)
+    except StorageError as error:
+        logger.warning("the event %s is not in the journal: %s", event, error)
+
+
+def library_versions() -> dict[str, str]:
+    """Return the versions that a manifest records."""
+    found = {"python": python_version(), "weightslab": __version__}
+    return found | {name: _version(name) for name in _LIBRARIES}
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "not installed"
