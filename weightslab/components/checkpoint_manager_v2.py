@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -63,6 +64,16 @@ __all__ = ["CheckpointManagerV2"]
 
 logger = logging.getLogger(__name__)
 _NEWEST = 20  # experiments that a first hash is compared with: a bound on time, not on correctness
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Target:
+    """What a load goes into."""
+
+    live: Any
+    optimizers: dict[str, Any] | None
+    load_optimizer: bool
+    given: bool
 
 
 class CheckpointManagerV2:
@@ -579,29 +590,37 @@ class CheckpointManagerV2:
                 error.hint = f"other revisions of step {step}: {others}; load one by revision="
             raise
 
-    def _load(
+    def _target(
         self,
-        entry: CheckpointEntry,
         model: Any,
         model_name: str | None,
-        load_optimizer: bool,
-        optimizer_name: str | None,
         optimizer: Any,
-        skipped: list[dict[str, Any]],
-    ) -> dict[str, Any]:
-        live = self._live.get_model(model, model_name)
+        optimizer_name: str | None,
+        load_optimizer: bool,
+    ) -> _Target:
+        """Resolve what a load goes into, before anything is read."""
         found = self._live.find_optimizer(optimizer, optimizer_name) if load_optimizer else None
+        return _Target(
+            live=self._live.get_model(model, model_name),
+            optimizers=None if found is None else named_optimizers(found),
+            load_optimizer=load_optimizer,
+            given=optimizer is not None or optimizer_name is not None,
+        )
+
+    def _load(self, entry: CheckpointEntry, target: _Target) -> dict[str, Any]:
+        if entry.damaged is not None:
+            raise IntegrityError(entry.damaged)
         manifest = self.root.manifest(entry)
         restore(
             self.root.store,
             manifest,
-            parts_of(live),
-            None if found is None else named_optimizers(found),
-            load_optimizer=load_optimizer,
-            given=optimizer is not None or optimizer_name is not None,
+            parts_of(target.live),
+            target.optimizers,
+            load_optimizer=target.load_optimizer,
+            given=target.given,
         )
-        self._ancestry.settle(_unwrapped(live), manifest)
-        self._live.remember_model(live)
+        self._ancestry.settle(_unwrapped(target.live), manifest)
+        self._live.remember_model(target.live)
         name = manifest.name
         if not self.root.read_only:
             record_event(
@@ -612,8 +631,7 @@ class CheckpointManagerV2:
                 revision=name.revision,
                 into=self.current_hash,
             )
-        folder = self._path(layout.model_folder(name.exp_hash))
-        return summary(manifest, folder=folder) | {"skipped": skipped}
+        return summary(manifest, folder=self._path(layout.model_folder(name.exp_hash)))
 
     # ------------------------------------------------------------ looking
     def load_config(

@@ -47,7 +47,7 @@ def samples_to_bytes(samples: SampleSet, *, discarded: SampleSet | None = None) 
 
 def _write_set(group: h5py.Group, samples: SampleSet) -> None:
     texts = samples.texts
-    columns = {
+    columns: dict[str, np.ndarray[Any, Any]] = {
         "int64": samples.int64,
         "decimal_text": samples.decimal_text,
         "utf8": np.frombuffer(b"".join(texts), np.uint8),
