@@ -91,6 +91,8 @@ def take(key: str, path: Path) -> LocalHold | None:
             try:
                 answer = _claim(descriptor, path, is_new=is_new)
             except BaseException:
+                if is_new and same_file(descriptor, path):
+                    path.unlink(missing_ok=True)
                 close_locked(descriptor)
                 raise
             if answer:
