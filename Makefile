@@ -1,0 +1,44 @@
+# make demo   installs into .venv, trains on real data, shows the checkpoints it made
+# make test   installs, runs all tests with the coverage gate
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+ROOT   ?= demo_root
+JOBS   ?= 2
+
+.PHONY: demo test test-fast lint fix bench docs clean
+
+$(READY): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $(READY)
+
+demo: $(READY)
+	$(BIN)/python weightslab/examples/checkpoint_v2_example.py --root $(ROOT)
+
+test: $(READY)
+	$(BIN)/python -m pytest -n $(JOBS) --cov --cov-report=term --cov-fail-under=90
+
+test-fast: $(READY)
+	$(BIN)/python -m pytest -n $(JOBS) -m 'not slow'
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+fix: $(READY)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(READY)
+	$(BIN)/python -m benchmarks
+
+docs: $(READY)
+	$(BIN)/python -m pytest tests/docs
+
+clean:
+	rm -rf demo_root .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
