@@ -1,0 +1,409 @@
+"""Canonical form of user code: what it does, not how it is written; stdlib only.
+
+Comments, docstrings, type hints, layout, `pass`, names of local variables, spelling of constants
+and order of keyword arguments do not count; parameters, globals, closures and attributes do.
+Serialised from the syntax tree by field name with empty fields left out, so that the form is the
+same under Python 3.10 to 3.13. Code without source is taken as byte-code, marked weak.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import sys
+import types
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from weightslab.engine.identity.canonical import Tree, float_text, int_text
+from weightslab.engine.identity.scopes import Scope, chain_of, fold_constants
+from weightslab.engine.identity.source import code_key, find_source
+
+__all__ = ["CodeForm", "Facts", "Resolver", "canonical_code"]
+
+# resolves a dotted global ("F", "relu") to (tree that stands for it, number of names used up)
+Resolver = Callable[[tuple[str, ...]], "tuple[Tree, int]"]
+_SKIPPED: Final = frozenset({
+    "ctx", "type_comment", "annotation", "returns", "type_params", "kind", "simple", "is_async",
+})  # fmt: skip
+_FUNCTIONS: Final = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
+_COMPREHENSIONS: Final = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
+_EFFECTS: Final = (ast.Call, ast.Await, ast.Yield, ast.YieldFrom, ast.NamedExpr)
+_MUTATORS: Final = frozenset({
+    "append", "extend", "insert", "pop", "popitem", "remove", "clear", "update", "setdefault",
+    "add", "discard", "appendleft", "popleft", "sort", "reverse", "move_to_end",
+})  # fmt: skip
+
+
+@dataclass(slots=True)
+class Facts:
+    """What a function touches, found while it is serialised.
+
+    Attributes:
+        reads: attribute names read from anything.
+        writes: attribute names of the first parameter that are assigned, deleted or mutated.
+        dynamic: `getattr` with a computed name, `vars`, or `__dict__`: any attribute may be read.
+        uses_super: calls `super`.
+        stores_globals: names declared `global` and so changed at run time.
+        returns_value: has a `return` with something other than None, or yields.
+        in_place: assigns through an argument, or calls a method whose name ends in `_`.
+    """
+
+    reads: set[str] = field(default_factory=set)
+    writes: set[str] = field(default_factory=set)
+    dynamic: bool = False
+    uses_super: bool = False
+    stores_globals: set[str] = field(default_factory=set)
+    returns_value: bool = False
+    in_place: bool = False
+
+    def add(self, other: Facts) -> None:
+        """Take over what another function touches, its writes excepted (they are per class)."""
+        self.reads |= other.reads
+        self.dynamic |= other.dynamic
+        self.uses_super |= other.uses_super
+
+
+@dataclass(frozen=True, slots=True)
+class CodeForm:
+    """One function in canonical form.
+
+    Attributes:
+        tree: canonical tree.
+        facts: what it touches.
+        source: its text; empty for byte-code.
+        weak: the tree holds byte-code, which differs between Python versions.
+    """
+
+    tree: Tree
+    facts: Facts
+    source: str
+    weak: bool
+
+
+def canonical_code(code: types.CodeType, resolve: Resolver) -> CodeForm:
+    """Return the canonical form of a code object, its nested functions included.
+
+    Args:
+        resolve: gives the tree of a global; called once per use.
+    """
+    found = find_source(code)
+    if found is None or not isinstance(found.node, _FUNCTIONS):
+        return _byte_code(code, resolve)
+    writer = _Writer(code, resolve)
+    tree = writer.function(found.node)
+    return CodeForm(tree, writer.facts, found.text, weak=False)
+
+
+def _byte_code(code: types.CodeType, resolve: Resolver) -> CodeForm:
+    facts = Facts(returns_value=True, in_place=True, dynamic=True)
+    names: set[str] = set()
+    stack = [code]
+    while stack:
+        one = stack.pop()
+        names.update(one.co_names)
+        stack.extend(const for const in one.co_consts if isinstance(const, types.CodeType))
+    facts.reads |= names
+    facts.dynamic = "getattr" in names or "__dict__" in names
+    facts.uses_super = "super" in names
+    resolved = [[name, resolve((name,))[0]] for name in sorted(names)]
+    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    digest = hashlib.sha256(repr(code_key(code)).encode("utf-8", "backslashreplace")).hexdigest()
+    return CodeForm(["bytecode", version, digest, resolved], facts, "", weak=True)
+
+
+class _Writer:
+    """Serialises one function; `self._scopes` is the stack of name scopes around the node."""
+
+    def __init__(self, code: types.CodeType, resolve: Resolver) -> None:
+        self.facts = Facts()
+        self._resolve = resolve
+        self._free = frozenset(code.co_freevars)
+        self._self = code.co_varnames[0] if code.co_argcount else None
+        self._scopes: list[Scope] = []
+        self._num_locals = 0
+
+    # ------------------------------------------------------------ names
+    def _name(self, name: str) -> Tree:
+        for depth, scope in enumerate(reversed(self._scopes)):
+            if scope.kind == "class" and depth:
+                continue
+            if name in scope.outer_globals:
+                break
+            if name in scope.params:
+                return ["param", name]
+            if name in scope.bound:
+                if name not in scope.numbers:
+                    scope.numbers[name] = str(self._num_locals)
+                    self._num_locals += 1
+                return ["local", scope.numbers[name]]
+        else:
+            if name in self._free:
+                return ["closure", name]
+        return self._resolve((name,))[0]
+
+    def _is_global(self, name: str) -> bool:
+        for scope in self._scopes:
+            if name in scope.outer_globals:
+                return True
+            if name in scope.params or name in scope.bound:
+                return False
+        return name not in self._free
+
+    # ------------------------------------------------------------ nodes
+    def node(self, node: Any) -> Tree:
+        handler = _HANDLERS.get(type(node))
+        return handler(self, node) if handler is not None else self._generic(node)
+
+    def _generic(self, node: Any) -> Tree:
+        tree: list[Tree] = [type(node).__name__]
+        for name in sorted(node._fields):
+            value = getattr(node, name, None)
+            if name in _SKIPPED or value is None or value == []:
+                continue
+            tree.append([name, self._value(value)])
+        return tree
+
+    def _value(self, value: Any) -> Tree:
+        if isinstance(value, list):
+            if value and isinstance(value[0], ast.stmt):
+                return self._body(value)
+            return ["l", *(self._value(item) for item in value)]
+        if isinstance(value, ast.AST):
+            return self.node(value)
+        return None if value is None else str(value)
+
+    def _body(self, statements: list[ast.stmt]) -> Tree:
+        kept = [s for s in statements if not _says_nothing(s)]
+        return ["body", *(self.node(statement) for statement in kept)]
+
+    # ------------------------------------------------------------ scopes
+    def function(self, node: Any) -> Tree:
+        """Serialise a function without its decorators and defaults: the live object has them."""
+        scope = Scope.of_function(node)
+        self.facts.stores_globals |= scope.outer_globals
+        self._scopes.append(scope)
+        body = [node.body] if isinstance(node, ast.Lambda) else node.body
+        if isinstance(node, ast.Lambda):
+            self.facts.returns_value |= not _is_none(node.body)
+            inner: Tree = ["body", ["Return", ["value", self.node(body[0])]]]
+        else:
+            inner = self._body(body)
+        self._scopes.pop()
+        is_async = "async" if isinstance(node, ast.AsyncFunctionDef) else "def"
+        return [is_async, _signature(node.args), inner]
+
+    def _nested(self, node: Any) -> Tree:
+        arguments = node.args
+        extra = [*getattr(node, "decorator_list", []), *arguments.defaults]
+        outer = [self.node(item) for item in extra]
+        keyword_defaults = [None if d is None else self.node(d) for d in arguments.kw_defaults]
+        target = self._name(node.name) if hasattr(node, "name") else None
+        returns = self.facts.returns_value
+        tree = ["nested", target, outer, keyword_defaults, self.function(node)]
+        self.facts.returns_value = returns
+        return tree
+
+    def _class(self, node: Any) -> Tree:
+        outer = [self.node(item) for item in (*node.decorator_list, *node.bases, *node.keywords)]
+        target = self._name(node.name)
+        self._scopes.append(Scope.of_class(node))
+        body = self._body(node.body)
+        self._scopes.pop()
+        return ["class", target, outer, body]
+
+    def _comprehension(self, node: Any) -> Tree:
+        # the first iterable is evaluated outside, but no name of its own can be in it
+        self._scopes.append(Scope.of_comprehension(node))
+        generators = [[*self._generic(g), str(g.is_async)] for g in node.generators]
+        fields = [n for n in ("elt", "key", "value") if hasattr(node, n)]
+        parts = [self.node(getattr(node, name)) for name in fields]
+        self._scopes.pop()
+        return [type(node).__name__, generators, parts]
+
+    # ------------------------------------------------------------ expressions
+    def _name_node(self, node: ast.Name) -> Tree:
+        return self._name(node.id)
+
+    def _attribute(self, node: ast.Attribute) -> Tree:
+        chain = chain_of(node)
+        if isinstance(node.ctx, ast.Load):
+            self.facts.reads.add(node.attr)
+            self.facts.dynamic |= node.attr == "__dict__"
+        elif chain and chain[0] == self._self:
+            self.facts.writes.add(chain[1])
+        else:
+            self.facts.in_place = True
+        if chain and self._is_global(chain[0]):
+            self.facts.reads.update(chain[1:])
+            tree, used = self._resolve(chain)
+            for name in chain[used:]:
+                tree = ["attr", tree, name]
+            return tree
+        return ["attr", self.node(node.value), node.attr]
+
+    def _subscript(self, node: ast.Subscript) -> Tree:
+        if not isinstance(node.ctx, ast.Load):
+            self.facts.in_place = True
+            chain = chain_of(node.value)
+            if chain and len(chain) > 1 and chain[0] == self._self:
+                self.facts.writes.add(chain[1])
+        return ["item", self.node(node.value), self.node(node.slice)]
+
+    def _call(self, node: ast.Call) -> Tree:
+        self._note_call(node)
+        keywords = [[k.arg, self.node(k.value)] for k in node.keywords]
+        values = [k.value for k in node.keywords]
+        pure = not any(isinstance(n, _EFFECTS) for v in values for n in ast.walk(v))
+        if pure and all(k.arg for k in node.keywords):
+            keywords.sort(key=lambda pair: str(pair[0]))
+        return ["call", self.node(node.func), [self.node(a) for a in node.args], keywords]
+
+    def _note_call(self, node: ast.Call) -> None:
+        target = node.func
+        if isinstance(target, ast.Name):
+            self.facts.uses_super |= target.id == "super"
+            self.facts.dynamic |= target.id in ("vars", "dir")
+            if target.id in ("getattr", "hasattr") and len(node.args) > 1:
+                name = node.args[1]
+                if isinstance(name, ast.Constant) and isinstance(name.value, str):
+                    self.facts.reads.add(name.value)
+                else:
+                    self.facts.dynamic = True
+            return
+        if isinstance(target, ast.Attribute):
+            self.facts.in_place |= target.attr.endswith("_") and not target.attr.startswith("__")
+            chain = chain_of(target)
+            is_own = chain is not None and len(chain) > 2 and chain[0] == self._self  # noqa: PLR2004
+            if chain and is_own and target.attr in _MUTATORS:
+                self.facts.writes.add(chain[1])
+
+    def _constant(self, node: ast.Constant) -> Tree:
+        return _constant_tree(node.value)
+
+    def _operator(self, node: Any) -> Tree:
+        folded = fold_constants(node)
+        return _constant_tree(folded.value) if folded is not None else self._generic(node)
+
+    # ------------------------------------------------------------ statements
+    def _aug_assign(self, node: ast.AugAssign) -> Tree:
+        chain = chain_of(node.target)
+        if not isinstance(node.target, ast.Name):
+            self.facts.in_place |= not (chain and chain[0] == self._self)
+        elif any(node.target.id in scope.params for scope in self._scopes):
+            self.facts.in_place = True
+        return self._generic(node)
+
+    def _ann_assign(self, node: ast.AnnAssign) -> Tree:
+        assert node.value is not None, "bare annotations are dropped before"
+        return [
+            "Assign",
+            ["targets", ["l", self.node(node.target)]],
+            ["value", self.node(node.value)],
+        ]
+
+    def _assign(self, node: ast.Assign) -> Tree:
+        targets = ["l", *(self.node(target) for target in node.targets)]
+        return ["Assign", ["targets", targets], ["value", self.node(node.value)]]
+
+    def _return(self, node: ast.Return) -> Tree:
+        if node.value is None or _is_none(node.value):
+            return ["Return"]
+        self.facts.returns_value = True
+        return ["Return", ["value", self.node(node.value)]]
+
+    def _yield(self, node: Any) -> Tree:
+        self.facts.returns_value = True
+        return self._generic(node)
+
+    def _import(self, node: Any) -> Tree:
+        origin = "." * (getattr(node, "level", 0) or 0) + (getattr(node, "module", None) or "")
+        names = [
+            [alias.name, self._name(alias.asname or alias.name.partition(".")[0])]
+            for alias in node.names
+        ]
+        return ["import", origin, names]
+
+    def _handler(self, node: ast.ExceptHandler) -> Tree:
+        kind = self.node(node.type) if node.type else None
+        return ["except", kind, self._name(node.name) if node.name else None, self._body(node.body)]
+
+    def _capture(self, node: Any) -> Tree:
+        tree: list[Tree] = [type(node).__name__]
+        for name in sorted(node._fields):
+            value = getattr(node, name)
+            if value is None or value == []:
+                continue
+            bound = name in ("name", "rest") and isinstance(value, str)
+            tree.append([name, self._name(value) if bound else self._value(value)])
+        return tree
+
+
+def _signature(arguments: ast.arguments) -> Tree:
+    return [
+        [arg.arg for arg in arguments.posonlyargs],
+        [arg.arg for arg in arguments.args],
+        arguments.vararg.arg if arguments.vararg else None,
+        [arg.arg for arg in arguments.kwonlyargs],
+        arguments.kwarg.arg if arguments.kwarg else None,
+    ]
+
+
+def _is_none(node: ast.AST | None) -> bool:
+    return isinstance(node, ast.Constant) and node.value is None
+
+
+def _says_nothing(statement: ast.stmt) -> bool:
+    if isinstance(statement, (ast.Pass, ast.Global, ast.Nonlocal)):
+        return True
+    if isinstance(statement, ast.AnnAssign) and statement.value is None:
+        return True
+    return isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
+
+
+def _constant_tree(value: Any) -> Tree:
+    if value is None or isinstance(value, bool) or value is Ellipsis:
+        return ["const", str(value)]
+    if isinstance(value, int):
+        return ["int", int_text(value)]
+    if isinstance(value, float):
+        return ["float", float_text(value)]
+    if isinstance(value, complex):
+        return ["complex", float_text(value.real), float_text(value.imag)]
+    if isinstance(value, bytes):
+        return ["bytes", value.hex()]
+    # a literal may hold half a character ("\ud800"); written as an escape it stays distinct
+    return ["str", value.encode("utf-8", "surrogatepass").hex() if _broken(value) else value]
+
+
+def _broken(text: str) -> bool:
+    return any("\ud800" <= char <= "\udfff" for char in text)
+
+
+_HANDLERS: Final[dict[type, Callable[[Any, Any], Tree]]] = {
+    ast.Name: _Writer._name_node,
+    ast.Attribute: _Writer._attribute,
+    ast.Subscript: _Writer._subscript,
+    ast.Call: _Writer._call,
+    ast.Constant: _Writer._constant,
+    ast.BinOp: _Writer._operator,
+    ast.UnaryOp: _Writer._operator,
+    ast.FunctionDef: _Writer._nested,
+    ast.AsyncFunctionDef: _Writer._nested,
+    ast.Lambda: _Writer._nested,
+    ast.ClassDef: _Writer._class,
+    ast.AugAssign: _Writer._aug_assign,
+    ast.AnnAssign: _Writer._ann_assign,
+    ast.Assign: _Writer._assign,
+    ast.Return: _Writer._return,
+    ast.Yield: _Writer._yield,
+    ast.YieldFrom: _Writer._yield,
+    ast.Import: _Writer._import,
+    ast.ImportFrom: _Writer._import,
+    ast.ExceptHandler: _Writer._handler,
+    ast.MatchAs: _Writer._capture,
+    ast.MatchStar: _Writer._capture,
+    ast.MatchMapping: _Writer._capture,
+    **dict.fromkeys(_COMPREHENSIONS, _Writer._comprehension),
+}

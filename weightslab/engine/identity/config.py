@@ -1,0 +1,148 @@
+"""The config as a component: its plain form, what is excluded, and the digest of the rest."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from weightslab.engine.errors import NotCanonicalError
+from weightslab.engine.identity.canonical import component_digest
+from weightslab.engine.identity.plain import plain_tree, to_plain
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from weightslab.engine.identity.expand import Shape
+
+__all__ = ["DEFAULT_EXCLUDED", "ConfigDescription", "describe_config", "flatten"]
+
+DEFAULT_EXCLUDED: Final = ("root_log_dir", "experiment_name", "is_training", "pause_at_step")
+_NUMBER_TEXT: Final = re.compile(r"[+-]?((0|[1-9][0-9_]*)(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?\Z")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConfigDescription:
+    """What a config is.
+
+    Attributes:
+        digest: `wl1:sha256:...` of the config without the excluded keys.
+        plain: the whole config, excluded keys included, as YAML-able values; describing it again
+            gives the same digest.
+        excluded: dotted paths that do not count, defaults first.
+        warnings: one line for each text that looks like a number.
+        flat: dotted path -> leaf, of what counts.
+    """
+
+    digest: str
+    plain: Any
+    excluded: tuple[str, ...]
+    warnings: tuple[str, ...]
+    flat: dict[str, Any]
+
+
+def describe_config(config: object, *, exclude: Sequence[str] = ()) -> ConfigDescription:
+    """Describe a config: dict, Namespace, dataclass, pydantic, OmegaConf, ... are one form.
+
+    Args:
+        config: the hyperparameters; the top level is a mapping or an object with fields.
+        exclude: full dotted paths (`data.dir`) that do not count, with everything below them.
+    Raises: NotCanonicalError naming the dotted path, the type and the remedy of a value that has
+        no deterministic form; TypeError if `exclude` is not a sequence of texts.
+    """
+    if isinstance(exclude, str) or not all(isinstance(path, str) for path in exclude):
+        raise TypeError(f"config_exclude is a sequence of dotted paths, not {exclude!r}")
+    excluded = tuple(dict.fromkeys((*DEFAULT_EXCLUDED, *exclude)))
+    hidden = frozenset(excluded)
+    plain = to_plain(config, root="config", special=_user_code, lenient=hidden.__contains__)
+    if not isinstance(plain, dict):
+        raise NotCanonicalError(
+            f"a config is a mapping of names to values, not a {type(config).__qualname__}",
+            hint="pass a dict, Namespace, dataclass, pydantic or OmegaConf object",
+        )
+    counted = without(plain, hidden)
+    flat = dict(flatten(counted))
+    return ConfigDescription(
+        digest=component_digest("config", _tree(counted)),
+        plain=plain,
+        excluded=excluded,
+        warnings=tuple(_number_warnings(flat)),
+        flat=flat,
+    )
+
+
+def _tree(counted: Any) -> Any:
+    try:
+        tree = plain_tree(counted)
+    except NotCanonicalError as error:
+        raise NotCanonicalError(f"config: {error.message}", hint=error.hint) from error
+    return tree
+
+
+def _user_code(value: Any) -> Shape | None:
+    """Describe a user's function by its name and code: a name alone does not say what it does."""
+    from weightslab.engine.identity.reach import function_shape
+
+    return function_shape(value)
+
+
+def without(plain: dict[Any, Any], hidden: frozenset[str]) -> dict[Any, Any]:
+    """Return `plain` without the values at the dotted paths in `hidden`; the rest is shared.
+
+    Only as deep as the longest hidden path reaches, so that depth costs nothing.
+    """
+    return _without(plain, hidden, "", max((path.count(".") for path in hidden), default=0))
+
+
+def _without(
+    record: dict[Any, Any], hidden: frozenset[str], prefix: str, depth: int
+) -> dict[Any, Any]:
+    kept: dict[Any, Any] = {}
+    for key, value in record.items():
+        path = f"{prefix}{key}"
+        if path in hidden:
+            continue
+        if depth > 0 and isinstance(value, dict):
+            value = _without(value, hidden, f"{path}.", depth - 1)  # noqa: PLW2901
+        kept[key] = value
+    return kept
+
+
+def flatten(plain: Any) -> Iterator[tuple[str, Any]]:
+    """Yield (dotted path, leaf) in order; empty containers and tagged values are leaves."""
+    stack: list[tuple[str, Any]] = [("", plain)]
+    while stack:
+        path, value = stack.pop()
+        if isinstance(value, dict) and value and not _is_tagged(value):
+            stack.extend(
+                (f"{path}.{key}" if path else str(key), item)
+                for key, item in reversed(value.items())
+            )
+        elif isinstance(value, list) and any(isinstance(item, (dict, list)) for item in value):
+            stack.extend((f"{path}[{i}]", item) for i, item in reversed([*enumerate(value)]))
+        else:
+            yield path, value
+
+
+def _is_tagged(value: dict[Any, Any]) -> bool:
+    return len(value) == 1 and str(next(iter(value))).startswith("$")
+
+
+def _number_warnings(flat: dict[str, Any]) -> Iterator[str]:
+    for path, value in flat.items():
+        for item in value if isinstance(value, list) else (value,):
+            if isinstance(item, str) and _NUMBER_TEXT.match(item):
+                yield (
+                    f"{path} is the text {item!r}, not a number; if a number is meant, write"
+                    f" {_as_number(item)} (YAML reads 1e-3 as text, 1.0e-3 as a number)"
+                )
+
+
+def _as_number(text: str) -> str:
+    clean = text.replace("_", "")
+    if re.fullmatch(r"[+-]?[0-9]+", clean):
+        return clean.lstrip("+")
+    mantissa, mark, exponent = clean.lower().partition("e")
+    if "." not in mantissa:
+        mantissa += ".0"
+    return f"{mantissa}e{exponent if exponent[0] in '+-' else '+' + exponent}" if mark else mantissa

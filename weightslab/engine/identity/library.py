@@ -1,0 +1,78 @@
+"""Which code is a library's: named by its dotted name, where a user's is read and hashed.
+
+The list is closed and versioned, because moving a package from one side to the other changes
+hashes. The standard library is on the library side.
+"""
+
+from __future__ import annotations
+
+import sys
+import types
+from typing import Any, Final
+
+__all__ = ["LIBRARIES", "LIBRARY_LIST_VERSION", "dotted_name", "is_library", "public_class_name"]
+
+LIBRARY_LIST_VERSION: Final = 1
+LIBRARIES: Final = frozenset({
+    "accelerate", "bitsandbytes", "diffusers", "einops", "fastai", "flash_attn", "functorch",
+    "kornia", "lightning", "monai", "numpy", "omegaconf", "open_clip", "pandas", "peft",
+    "pydantic", "pytorch_lightning", "scipy", "segmentation_models_pytorch", "sentence_transformers",
+    "sklearn", "timm", "torch", "torch_geometric", "torchaudio", "torchmetrics", "torchtune",
+    "torchvision", "transformers", "triton", "xformers",
+})  # fmt: skip
+_PUBLIC_HOMES: Final = ("torch.nn", "torch.nn.functional", "torch", "torch.optim", "numpy")
+
+
+def is_library(module_name: object) -> bool:
+    """Say whether code of this module is known by name; other code is described by its content."""
+    if not isinstance(module_name, str):
+        return False
+    top = module_name.partition(".")[0]
+    return top != "__main__" and (top in LIBRARIES or top in sys.stdlib_module_names)
+
+
+def public_class_name(cls: type) -> str:
+    """Return the shortest public dotted name of a library class (`torch.nn.Linear`)."""
+    for home in _PUBLIC_HOMES:
+        module = sys.modules.get(home)
+        if module is not None and module.__dict__.get(cls.__name__) is cls:
+            return f"{home}.{cls.__name__}"
+    return f"{cls.__module__}.{cls.__qualname__}"
+
+
+def dotted_name(value: Any) -> str | None:
+    """Return the dotted name of a library function, class, built-in or module; None for others."""
+    if isinstance(value, type):
+        return public_class_name(value) if is_library(value.__module__) else None
+    if isinstance(value, types.ModuleType):
+        return value.__name__ if is_library(value.__name__) else None
+    if isinstance(value, types.FunctionType):
+        anonymous = "<" in value.__qualname__  # <lambda>, <locals>: the name does not say which
+        return (
+            f"{value.__module__}.{value.__qualname__}"
+            if is_library(value.__module__) and not anonymous
+            else None
+        )
+    if isinstance(value, types.BuiltinFunctionType):
+        return _builtin_name(value)
+    if isinstance(
+        value,
+        (types.MethodDescriptorType, types.WrapperDescriptorType, types.ClassMethodDescriptorType),
+    ):
+        return f"{public_class_name(value.__objclass__)}.{value.__name__}"
+    if type(value).__module__ == "numpy" and type(value).__name__ == "ufunc":
+        return f"numpy.{value.__name__}"
+    if type(value).__module__ == "torch._ops":
+        return f"torch.ops.{value!s}"
+    return None
+
+
+def _builtin_name(value: types.BuiltinFunctionType) -> str | None:
+    owner = value.__self__
+    if owner is None:
+        return f"{value.__module__ or 'builtins'}.{value.__qualname__}"
+    if isinstance(owner, types.ModuleType):
+        return f"{owner.__name__}.{value.__name__}"
+    if isinstance(owner, type):
+        return f"{public_class_name(owner)}.{value.__name__}"
+    return None  # a bound method of some object: the object counts too

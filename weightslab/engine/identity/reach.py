@@ -1,0 +1,297 @@
+"""User code that a model reaches: functions and classes by label, each described once.
+
+A label is the qualified name of the function; two different functions of one name get `#2`, `#3`.
+Functions refer to each other by label, so recursion needs no special case, and a changed helper
+changes one entry, which can be named to people.
+"""
+
+from __future__ import annotations
+
+import builtins
+import enum
+import functools
+import types
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from weightslab.engine.errors import IdentityError, NotCanonicalError
+from weightslab.engine.identity.canonical import Tree, component_digest
+from weightslab.engine.identity.code import CodeForm, Facts, canonical_code
+from weightslab.engine.identity.expand import Shape, object_state
+from weightslab.engine.identity.library import dotted_name, is_library, public_class_name
+from weightslab.engine.identity.plain import plain_tree, to_plain
+
+__all__ = ["CodeTable", "Entry", "function_shape", "members_of", "user_bases"]
+
+# run by Python or torch around a call, or never by forward: not what the class computes
+_CONSTRUCTION: Final = frozenset({"__init__", "__new__", "__init_subclass__", "__post_init__"})
+_NOT_BEHAVIOUR: Final = frozenset({
+    "__repr__", "__str__", "__reduce__", "__reduce_ex__", "__getstate__", "__setstate__",
+    "__deepcopy__", "__copy__", "__del__", "extra_repr", "__module__", "__qualname__", "__doc__",
+    "__dict__", "__weakref__", "__annotations__", "__firstlineno__", "__static_attributes__",
+    "__slots__", "__match_args__", "__dataclass_fields__", "__dataclass_params__", "__hash__",
+    "__annotate__", "__annotations_cache__", "__annotate_func__", "__abstractmethods__",
+    "_abc_impl", "__parameters__", "__orig_bases__", "__conditional_annotations__",
+})  # fmt: skip
+_REMEDY: Final = (
+    "keep data that forward reads as numbers, text, tensors, modules or functions, or register it"
+    " as a buffer"
+)
+Special = Callable[[Any], "Shape | None"]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One described function or class.
+
+    Attributes:
+        digest: of its canonical tree; the functions it calls are in there by label.
+        source: its text, for people; empty where there is none.
+        weak: described by byte-code.
+        facts: what it touches.
+    """
+
+    digest: str
+    source: str
+    weak: bool
+    facts: Facts
+
+
+class CodeTable:
+    """Label -> entry for everything reached so far; grows while values are described."""
+
+    def __init__(self, special: Special | None = None) -> None:
+        self.entries: dict[str, Entry] = {}
+        self.reads: set[str] = set()
+        self.uses_super = False
+        self.known_classes: frozenset[type] = frozenset()
+        self._special = special
+        self._labels: dict[int, str] = {}
+        self._keep: list[Any] = []  # a label is found by id: the object must live as long
+
+    # ------------------------------------------------------------ values
+    def plain(self, value: Any, path: str) -> Any:
+        """Return the JSON-able plain form of a value that code reads.
+
+        Raises: IdentityError naming `path`, type and remedy.
+        """
+        try:
+            return to_plain(value, root=path, special=self.shape_of, json=True)
+        except NotCanonicalError as error:
+            raise IdentityError(error.message, hint=_REMEDY) from error
+
+    def tree(self, value: Any, path: str) -> Tree:
+        """Return the canonical tree of a value."""
+        return plain_tree(self.plain(value, path), strict=True)
+
+    def shape_of(self, value: Any) -> Shape | None:
+        """Return the shape of what is code, or what the owner of the table knows; else None."""
+        if self._special is not None and (shape := self._special(value)) is not None:
+            return shape
+        if isinstance(value, dict) and type(value).__module__ in ("builtins", "collections"):
+            if all(type(key) is str for key in value):
+                return "dict", list(value.items())
+            return "dict", [("$dict", [list(pair) for pair in value.items()])]
+        if isinstance(value, types.FunctionType) and dotted_name(value) is None:
+            return "dict", [("$function", self.function(value))]
+        if isinstance(value, type) and dotted_name(value) is None:
+            return "dict", [("$class", self.class_of(value))]
+        return _wrapped_shape(value) or self._object_shape(value)
+
+    def _object_shape(self, value: Any) -> Shape | None:
+        """Return class code and state of an object of a user's class, None for other values."""
+        kind = type(value)
+        if is_library(kind.__module__) or issubclass(kind, (type, enum.Enum)):
+            return None
+        try:
+            state = object_state(value)
+        except NotCanonicalError:  # a subclass of a built-in type: its content says more
+            return None
+        return "dict", [("$object", [self.class_of(kind, constructed=False), state])]
+
+    # ------------------------------------------------------------ functions
+    def function(self, function: types.FunctionType) -> str:
+        """Describe a user's function and everything it reaches; return its label."""
+        known = self._labels.get(id(function))
+        if known is not None:
+            return known
+        label = self._new_label(function, function.__qualname__)
+        form = canonical_code(function.__code__, _GlobalsOf(function, self, label))
+        self._note(form.facts)
+        cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
+        closure = [[name, self._cell(cell, f"{label}.{name}")] for name, cell in sorted(cells)]
+        tree = [
+            "function",
+            form.tree,
+            self.tree(list(function.__defaults__ or ()), f"defaults of {label}"),
+            self.tree(dict(function.__kwdefaults__ or {}), f"defaults of {label}"),
+            closure,
+        ]
+        self._store(label, tree, form)
+        return label
+
+    def _cell(self, cell: Any, path: str) -> Tree:
+        try:
+            content = cell.cell_contents
+        except ValueError:  # a name that was never bound
+            return ["empty"]
+        if isinstance(content, type) and path.endswith(".__class__"):
+            return ["own class"]
+        return ["cell", self.tree(content, path)]
+
+    def entry_of(self, function: types.FunctionType) -> Entry | None:
+        """Return the entry of a function that was reached, None for others."""
+        label = self._labels.get(id(function))
+        return self.entries[label] if label is not None else None
+
+    # ------------------------------------------------------------ classes
+    def class_of(self, cls: type, *, constructed: bool = True) -> str:
+        """Describe all behaviour of a user's class; return its label.
+
+        Args:
+            constructed: code can make instances, so the constructor counts too.
+        """
+        if cls in self.known_classes:
+            return f"module class {cls.__name__}"
+        key = id(cls) * 2 + constructed
+        known = self._labels.get(key)
+        if known is not None:
+            return known
+        label = self._new_label(cls, f"class {cls.__qualname__}", key=key)
+        facts = Facts()
+        tree: list[Tree] = ["class", cls.__name__]
+        for base in user_bases(cls):
+            members = []
+            for name, member in sorted(members_of(base, constructed=constructed)):
+                members.append([name, self.tree(member, f"{cls.__qualname__}.{name}")])
+            tree.append([base.__name__, members])
+        tree.append([public_class_name(b) for b in cls.__mro__ if is_library(b.__module__)])
+        self._store(label, tree, CodeForm(tree, facts, "", weak=False))
+        return label
+
+    # ------------------------------------------------------------ bookkeeping
+    def _new_label(self, thing: Any, name: str, *, key: int | None = None) -> str:
+        name = name.rpartition("<locals>.")[2]
+        label, number = name, 1
+        while label in self.entries:
+            number += 1
+            label = f"{name}#{number}"
+        self._labels[id(thing) if key is None else key] = label
+        self._keep.append(thing)
+        self.entries[label] = _PENDING
+        return label
+
+    def _note(self, facts: Facts) -> None:
+        self.reads |= facts.reads
+        self.uses_super |= facts.uses_super
+
+    def _store(self, label: str, tree: Tree, form: CodeForm) -> None:
+        digest = component_digest("code", tree)
+        self.entries[label] = Entry(digest, form.source, form.weak, form.facts)
+
+
+_PENDING: Final = Entry("", "", False, Facts())
+
+
+class _GlobalsOf:
+    """Resolves the globals of one function to what they are, not to how they are called."""
+
+    def __init__(self, function: types.FunctionType, table: CodeTable, label: str) -> None:
+        self._globals = function.__globals__
+        self._table = table
+        self._label = label
+        self._changing = _global_stores(function.__code__)
+
+    def __call__(self, chain: tuple[str, ...]) -> tuple[Tree, int]:
+        first = chain[0]
+        if first in self._changing:
+            return ["global", first], 1
+        if first not in self._globals:
+            kind = "builtin" if first in vars(builtins) else "unbound"
+            return [kind, first], 1
+        value, used = self._globals[first], 1
+        while used < len(chain) and (found := _step(value, chain[used])) is not _NOTHING:
+            value, used = found, used + 1
+        if isinstance(value, types.ModuleType):
+            return ["module", value.__name__], used
+        return [
+            "value",
+            self._table.tree(value, f"{self._label} -> {'.'.join(chain[:used])}"),
+        ], used
+
+
+_NOTHING: Final = object()
+
+
+def _step(value: Any, name: str) -> Any:
+    """Follow one dot through a module or to an enum member."""
+    if isinstance(value, types.ModuleType):
+        return vars(value).get(name, _NOTHING)
+    if isinstance(value, type) and issubclass(value, enum.Enum):
+        return value.__members__.get(name, _NOTHING)
+    return _NOTHING
+
+
+def _global_stores(code: types.CodeType) -> frozenset[str]:
+    import dis
+
+    names: set[str] = set()
+    stack = [code]
+    while stack:
+        one = stack.pop()
+        names.update(i.argval for i in dis.get_instructions(one) if i.opname == "STORE_GLOBAL")
+        stack.extend(const for const in one.co_consts if isinstance(const, types.CodeType))
+    return frozenset(names)
+
+
+def _wrapped_shape(value: Any) -> Shape | None:
+    """Return the shape of callables made by functools, operator and descriptors."""
+    kind = type(value)
+    if isinstance(value, (staticmethod, classmethod)):
+        return "dict", [(f"${kind.__name__}", value.__func__)]
+    if isinstance(value, property):
+        return "dict", [("$property", [value.fget, value.fset])]
+    if kind.__module__ == "functools" and hasattr(value, "__wrapped__"):
+        return "dict", [("$cached", value.__wrapped__)]
+    if kind is functools.cached_property:
+        return "dict", [("$cached_property", value.func)]
+    if kind.__module__ == "operator":
+        made = value.__reduce__()
+        return "dict", [("$operator", [kind.__name__, list(made[1])])]
+    if isinstance(value, types.BuiltinFunctionType) and dotted_name(value) is None:
+        return "dict", [("$method", [value.__self__, value.__name__])]
+    return None
+
+
+def user_bases(cls: type) -> list[type]:
+    """Return the classes of the MRO that are a user's, most derived first."""
+    return [base for base in cls.__mro__ if not is_library(base.__module__)]
+
+
+def members_of(base: type, *, constructed: bool) -> list[tuple[str, Any]]:
+    """Return the entries of a class body that are behaviour or data."""
+    hidden = _NOT_BEHAVIOUR if constructed else _NOT_BEHAVIOUR | _CONSTRUCTION
+    return [
+        (name, member)
+        for name, member in vars(base).items()
+        if name not in hidden
+        and not isinstance(member, (types.MemberDescriptorType, types.GetSetDescriptorType))
+    ]
+
+
+def function_shape(value: Any) -> Shape | None:
+    """Return the shape of a user's function or class inside a config: its name and its code."""
+    if dotted_name(value) is not None or not isinstance(value, (types.FunctionType, type)):
+        return None
+    table = CodeTable()
+    try:
+        if isinstance(value, type):
+            label = table.class_of(value)
+            kind = "class"
+        else:
+            label, kind = table.function(value), "function"
+    except IdentityError as error:
+        raise NotCanonicalError(error.message, hint=error.hint) from error
+    digests = {name: entry.digest for name, entry in table.entries.items()}
+    return "dict", [(f"${kind}", [label, component_digest("code", plain_tree(digests))])]

@@ -1,0 +1,116 @@
+"""The module tree as text for people: layers with their arguments, parameter counts, frozen."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, Final
+
+__all__ = ["entry_label", "render_model", "short_class", "value_text"]
+
+_ARROWS: Final[Mapping[str, tuple[str, str]]] = {
+    "torch.nn.Linear": ("in_features", "out_features"),
+    "torch.nn.Conv1d": ("in_channels", "out_channels"),
+    "torch.nn.Conv2d": ("in_channels", "out_channels"),
+    "torch.nn.Conv3d": ("in_channels", "out_channels"),
+    "torch.nn.ConvTranspose2d": ("in_channels", "out_channels"),
+    "torch.nn.Embedding": ("num_embeddings", "embedding_dim"),
+    "torch.nn.LSTM": ("input_size", "hidden_size"),
+    "torch.nn.GRU": ("input_size", "hidden_size"),
+}
+# derived by the constructor, or the same for all but special layers: noise for the eye
+_QUIET: Final[Mapping[str, Any]] = {
+    "stride": [1, 1],
+    "padding": [0, 0],
+    "dilation": [1, 1],
+    "output_padding": [0, 0],
+    "transposed": False,
+}
+_MAX_TEXT: Final = 60
+
+
+def render_model(identity: Mapping[str, Any]) -> str:
+    """Return one line per module, indented by depth, and totals; ends with a newline."""
+    lines: list[str] = []
+    for name, model in identity["models"]:
+        if name:
+            lines.append(f"[{name}]")
+        frozen = set(model["frozen"])
+        total = trainable = 0
+        for entry in model["modules"]:
+            count, free = _count(entry, frozen)
+            total, trainable = total + count, trainable + free
+            lines.append(_line(entry, count, free))
+        lines.append(f"{total:,} parameters, {trainable:,} trainable")
+    return "\n".join(lines) + "\n"
+
+
+def _line(entry: Mapping[str, Any], count: int, free: int) -> str:
+    path = entry["path"]
+    depth = path.count(".") + 1 if path else 0
+    name = path.rpartition(".")[2]
+    head = "  " * depth + (f"{name}: " if name else "") + entry_label(entry)
+    notes = []
+    if count:
+        notes.append(f"{count:,}")
+        if free < count:
+            notes.append("frozen" if not free else f"{free:,} trainable")
+    return head + (f"  [{', '.join(notes)}]" if notes else "")
+
+
+def _count(entry: Mapping[str, Any], frozen: set[str]) -> tuple[int, int]:
+    total = free = 0
+    for name, spec in entry.get("parameters", ()):
+        if not isinstance(spec, list):
+            continue
+        size = math.prod(spec[1])
+        total += size
+        if (f"{entry['path']}.{name}" if entry["path"] else name) not in frozen:
+            free += size
+    return total, free
+
+
+def short_class(name: str) -> str:
+    """Return the last part of a class name."""
+    return name.rpartition(".")[2]
+
+
+def entry_label(entry: Mapping[str, Any]) -> str:
+    """Return a module as people write it: `Linear(128 -> 10)`, `Dropout(p=0.5)`."""
+    if "same_as" in entry:
+        return f"same as {entry['same_as'] or 'the model'}"
+    if entry["class"] is None:
+        return "None"
+    attributes = dict(entry["attributes"])
+    parts = []
+    ends = _ARROWS.get(entry["class"])
+    if ends is not None and all(end in attributes for end in ends):
+        start, stop = (attributes.pop(end) for end in ends)
+        parts.append(f"{start} -> {stop}")
+    for name, value in attributes.items():
+        if name in _QUIET and value == _QUIET[name]:
+            continue
+        parts.append(f"{name}={value_text(value)}")
+    if any(name == "bias" and spec is None for name, spec in entry.get("parameters", ())):
+        parts.append("bias=False")
+    return f"{short_class(entry['class'])}({', '.join(parts)})"
+
+
+def value_text(value: Any) -> str:
+    """Return a plain value in one short piece: `(3, 3)`, `0.001`, `'mean'`, `relu`."""
+    text = _value_text(value)
+    return text if len(text) <= _MAX_TEXT else text[: _MAX_TEXT - 3] + "..."
+
+
+def _value_text(value: Any) -> str:
+    if isinstance(value, dict):
+        if len(value) == 1:
+            tag, content = next(iter(value.items()))
+            if tag in ("$name", "$function", "$class", "$module", "$enum", "$bytes", "$number"):
+                return str(content[0] if isinstance(content, list) else content)
+            if tag.startswith("$"):
+                return f"<{tag[1:]}>"
+        return "{" + ", ".join(f"{k}: {_value_text(v)}" for k, v in list(value.items())[:8]) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(_value_text(item) for item in value[:8]) + "]"
+    return repr(value) if isinstance(value, (str, float)) else str(value)

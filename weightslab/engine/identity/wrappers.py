@@ -1,0 +1,116 @@
+"""Known wrappers around a module, found by the live type and never by the text of a name.
+
+torch.compile, DataParallel, DistributedDataParallel, FSDP, activation checkpointing and
+AveragedModel change how a module runs, not what it is; a user's own submodule called `module` does.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any, Final
+
+from weightslab.engine.errors import IdentityError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+__all__ = ["clean_module_names", "inner_of", "real_class", "unwrap"]
+
+# (module that defines the wrapper, its class, attribute of the wrapped module). A class whose module
+# was never imported has no instances, so nothing is imported to find out.
+_WRAPPERS: Final = (
+    ("torch._dynamo.eval_frame", "OptimizedModule", "_orig_mod"),
+    ("torch.nn.parallel.data_parallel", "DataParallel", "module"),
+    ("torch.nn.parallel.distributed", "DistributedDataParallel", "module"),
+    (
+        "torch.distributed.fsdp.fully_sharded_data_parallel",
+        "FullyShardedDataParallel",
+        "_fsdp_wrapped_module",
+    ),
+    (
+        "torch.distributed.algorithms._checkpoint.checkpoint_wrapper",
+        "CheckpointWrapper",
+        "_checkpoint_wrapped_module",
+    ),
+    (
+        "torch.distributed.algorithms._checkpoint.checkpoint_wrapper",
+        "OffloadWrapper",
+        "_checkpoint_wrapped_module",
+    ),
+    ("torch.optim.swa_utils", "AveragedModel", "module"),
+)
+
+
+def _wrapper_segment(kind: type) -> str | None:
+    for home, name, segment in _WRAPPERS:
+        module = sys.modules.get(home)
+        cls: Any = module.__dict__.get(name) if module is not None else None
+        if cls is None or not issubclass(kind, cls):
+            continue
+        # a subclass that runs its own forward is no mere wrapper any more
+        if kind is cls or getattr(kind, "forward", None) is getattr(cls, "forward", None):
+            return segment
+    return None
+
+
+def inner_of(module: nn.Module) -> tuple[str, nn.Module] | None:
+    """Return (attribute segment, wrapped module) if `module` is a known wrapper, else None."""
+    segment = _wrapper_segment(type(module))
+    if segment is None:
+        return None
+    inner = module._modules.get(segment)
+    return (segment, inner) if inner is not None else None
+
+
+def unwrap(module: nn.Module) -> nn.Module:
+    """Return the module inside all known wrappers around it; itself if there is none."""
+    while (found := inner_of(module)) is not None:
+        module = found[1]
+    return module
+
+
+def clean_module_names(model: nn.Module) -> dict[str, str]:
+    """Return raw module path -> path without wrapper segments, for every module of the tree.
+
+    Shared modules appear under each of their paths. Wrappers map to the path of what they wrap, so
+    a state-dict key `raw.name` is renamed by its owner: `clean[raw] + "." + name`.
+    Raises: IdentityError for a module that contains itself.
+    """
+    names: dict[str, str] = {}
+    _walk(model, "", "", names, set())
+    return names
+
+
+def _walk(module: nn.Module, raw: str, clean: str, names: dict[str, str], above: set[int]) -> None:
+    if id(module) in above:
+        raise IdentityError(
+            f"the module at {raw!r} contains itself", hint="keep the parent in a plain attribute"
+        )
+    names[raw] = clean
+    above.add(id(module))
+    found = inner_of(module)
+    for name, child in module._modules.items():
+        if child is None:
+            continue
+        raw_child = f"{raw}.{name}" if raw else name
+        if found is not None and name == found[0]:
+            _walk(child, raw_child, clean, names, above)
+        else:
+            _walk(child, raw_child, f"{clean}.{name}" if clean else name, names, above)
+    above.discard(id(module))
+
+
+def real_class(module: nn.Module) -> type:
+    """Return the class as written: FSDP2 and parametrizations replace it by one of their own."""
+    kind = type(module)
+    while True:
+        bases = [base for base in kind.__bases__ if base.__name__ != "FSDPModule"]
+        sharded = len(bases) == 1 and len(kind.__bases__) == 2  # noqa: PLR2004  (FSDPModule, own)
+        parametrized = (
+            kind.__module__ == "torch.nn.utils.parametrize"
+            and len(bases) == 1
+            and kind.__name__ == f"Parametrized{bases[0].__name__}"
+        )
+        if not (sharded or parametrized):
+            return kind
+        kind = bases[0]
