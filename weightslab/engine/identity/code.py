@@ -17,7 +17,13 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from weightslab.engine.identity.canonical import Tree, float_text, int_text
-from weightslab.engine.identity.scopes import Scope, chain_of, fold_constants
+from weightslab.engine.identity.scopes import (
+    MUTATORS,
+    Scope,
+    chain_of,
+    changed_names,
+    fold_constants,
+)
 from weightslab.engine.identity.source import code_key, find_source
 
 __all__ = ["CodeForm", "Facts", "Resolver", "canonical_code"]
@@ -30,10 +36,6 @@ _SKIPPED: Final = frozenset({
 _FUNCTIONS: Final = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
 _COMPREHENSIONS: Final = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 _EFFECTS: Final = (ast.Call, ast.Await, ast.Yield, ast.YieldFrom, ast.NamedExpr)
-_MUTATORS: Final = frozenset({
-    "append", "extend", "insert", "pop", "popitem", "remove", "clear", "update", "setdefault",
-    "add", "discard", "appendleft", "popleft", "sort", "reverse", "move_to_end",
-})  # fmt: skip
 
 
 @dataclass(slots=True)
@@ -48,6 +50,7 @@ class Facts:
         stores_globals: names declared `global` and so changed at run time.
         returns_value: has a `return` with something other than None, or yields.
         in_place: assigns through an argument, or calls a method whose name ends in `_`.
+        imports: (module, name or None) imported while running; relative ones start with dots.
     """
 
     reads: set[str] = field(default_factory=set)
@@ -57,6 +60,7 @@ class Facts:
     stores_globals: set[str] = field(default_factory=set)
     returns_value: bool = False
     in_place: bool = False
+    imports: set[tuple[str, str | None]] = field(default_factory=set)
 
     def add(self, other: Facts) -> None:
         """Take over what another function touches, its writes excepted (they are per class)."""
@@ -92,6 +96,7 @@ def canonical_code(code: types.CodeType, resolve: Resolver) -> CodeForm:
     if found is None or not isinstance(found.node, _FUNCTIONS):
         return _byte_code(code, resolve)
     writer = _Writer(code, resolve)
+    writer.changing = changed_names(found.node)
     tree = writer.function(found.node)
     return CodeForm(tree, writer.facts, found.text, weak=False)
 
@@ -123,6 +128,7 @@ class _Writer:
         self._self = code.co_varnames[0] if code.co_argcount else None
         self._scopes: list[Scope] = []
         self._num_locals = 0
+        self.changing: frozenset[str] = frozenset()  # globals that this code changes: no constants
 
     # ------------------------------------------------------------ names
     def _name(self, name: str) -> Tree:
@@ -141,7 +147,7 @@ class _Writer:
         else:
             if name in self._free:
                 return ["closure", name]
-        return self._resolve((name,))[0]
+        return ["global", name] if name in self.changing else self._resolve((name,))[0]
 
     def _is_global(self, name: str) -> bool:
         for scope in self._scopes:
@@ -184,12 +190,11 @@ class _Writer:
         scope = Scope.of_function(node)
         self.facts.stores_globals |= scope.outer_globals
         self._scopes.append(scope)
-        body = [node.body] if isinstance(node, ast.Lambda) else node.body
         if isinstance(node, ast.Lambda):
             self.facts.returns_value |= not _is_none(node.body)
-            inner: Tree = ["body", ["Return", ["value", self.node(body[0])]]]
+            inner: Tree = ["body", ["Return", ["value", self.node(node.body)]]]
         else:
-            inner = self._body(body)
+            inner = self._body(node.body)
         self._scopes.pop()
         is_async = "async" if isinstance(node, ast.AsyncFunctionDef) else "def"
         return [is_async, _signature(node.args), inner]
@@ -235,7 +240,7 @@ class _Writer:
             self.facts.writes.add(chain[1])
         else:
             self.facts.in_place = True
-        if chain and self._is_global(chain[0]):
+        if chain and self._is_global(chain[0]) and chain[0] not in self.changing:
             self.facts.reads.update(chain[1:])
             tree, used = self._resolve(chain)
             for name in chain[used:]:
@@ -265,19 +270,21 @@ class _Writer:
         if isinstance(target, ast.Name):
             self.facts.uses_super |= target.id == "super"
             self.facts.dynamic |= target.id in ("vars", "dir")
+            if target.id in ("setattr", "delattr") and _literal(node, 1):
+                self.facts.writes.add(str(_literal(node, 1)))
             if target.id in ("getattr", "hasattr") and len(node.args) > 1:
-                name = node.args[1]
-                if isinstance(name, ast.Constant) and isinstance(name.value, str):
-                    self.facts.reads.add(name.value)
-                else:
-                    self.facts.dynamic = True
+                name = _literal(node, 1)
+                self.facts.dynamic |= name is None
+                self.facts.reads.update(() if name is None else (name,))
             return
         if isinstance(target, ast.Attribute):
-            self.facts.in_place |= target.attr.endswith("_") and not target.attr.startswith("__")
+            in_place = target.attr.endswith("_") and not target.attr.endswith("__")
             chain = chain_of(target)
             is_own = chain is not None and len(chain) > 2 and chain[0] == self._self  # noqa: PLR2004
-            if chain and is_own and target.attr in _MUTATORS:
+            if chain and is_own and (in_place or target.attr in MUTATORS):
                 self.facts.writes.add(chain[1])
+            else:
+                self.facts.in_place |= in_place
 
     def _constant(self, node: ast.Constant) -> Tree:
         return _constant_tree(node.value)
@@ -319,6 +326,8 @@ class _Writer:
 
     def _import(self, node: Any) -> Tree:
         origin = "." * (getattr(node, "level", 0) or 0) + (getattr(node, "module", None) or "")
+        for alias in node.names:
+            self.facts.imports.add((origin, alias.name) if origin else (alias.name, None))
         names = [
             [alias.name, self._name(alias.asname or alias.name.partition(".")[0])]
             for alias in node.names
@@ -348,6 +357,12 @@ def _signature(arguments: ast.arguments) -> Tree:
         [arg.arg for arg in arguments.kwonlyargs],
         arguments.kwarg.arg if arguments.kwarg else None,
     ]
+
+
+def _literal(node: ast.Call, at: int) -> str | None:
+    """Return the text that an argument of a call is written as, None if it is computed."""
+    found = node.args[at] if len(node.args) > at else None
+    return found.value if isinstance(found, ast.Constant) and isinstance(found.value, str) else None
 
 
 def _is_none(node: ast.AST | None) -> bool:

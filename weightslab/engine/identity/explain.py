@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from weightslab.engine.identity.config import DEFAULT_EXCLUDED, flatten, without
@@ -12,6 +11,8 @@ from weightslab.engine.identity.treetext import value_text
 from weightslab.engine.values import Change
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
     from weightslab.engine.identity.samples import SampleSet
 
 __all__ = ["diff_configs", "diff_models", "diff_samples"]
@@ -25,8 +26,8 @@ def diff_models(old_document: Mapping[str, Any], new_document: Mapping[str, Any]
     Args:
         old_document, new_document: `ModelDescription.document`, or read back from JSON.
     """
-    old = {name: model for name, model in old_document["identity"]["models"]}
-    new = {name: model for name, model in new_document["identity"]["models"]}
+    old = dict(old_document["identity"]["models"])
+    new = dict(new_document["identity"]["models"])
     changes: list[Change] = []
     for name in sorted(old.keys() | new.keys()):
         if name not in new or name not in old:

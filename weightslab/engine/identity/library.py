@@ -40,7 +40,7 @@ def public_class_name(cls: type) -> str:
     return f"{cls.__module__}.{cls.__qualname__}"
 
 
-def dotted_name(value: Any) -> str | None:
+def dotted_name(value: Any) -> str | None:  # noqa: PLR0911  one line per kind of value
     """Return the dotted name of a library function, class, built-in or module; None for others."""
     if isinstance(value, type):
         return public_class_name(value) if is_library(value.__module__) else None

@@ -8,14 +8,16 @@ import random
 import sys
 import threading
 import weakref
-from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from weightslab.engine.errors import NotCanonicalError
-from weightslab.engine.identity.expand import Shape
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     from torch import nn
+
+    from weightslab.engine.identity.expand import Shape
 
 __all__ = ["LiveForms"]
 
@@ -54,24 +56,25 @@ class LiveForms:
         """Remember the first name of a parameter or buffer."""
         self.tensor_paths.setdefault(id(tensor), path)
 
-    def shape_of(self, value: Any) -> Shape | None:
+    def shape_of(self, value: Any) -> Shape | None:  # noqa: PLR0911  one line per kind
         """Return the shape of a live object, None for what is not one."""
         import torch
         from torch import nn
 
-        if isinstance(value, nn.Module):
+        kind = type(value)  # `isinstance` would ask the object itself, which may be a user's
+        if issubclass(kind, nn.Module):
             return self._module_shape(value)
-        if isinstance(value, torch.Tensor):
+        if issubclass(kind, torch.Tensor):
             return "dict", [("$tensor", self._tensor_form(value))]
-        if isinstance(value, (torch.jit.ScriptFunction, torch._C.ScriptMethod)):
-            return "dict", [("$script", value.code)]
+        if issubclass(kind, torch.jit.ScriptFunction):
+            return "dict", [("$script", str(value.inlined_graph))]
         np = sys.modules.get("numpy")
-        if np is not None and isinstance(value, np.ndarray) and value.dtype.kind in "?biufc":
+        if np is not None and issubclass(kind, np.ndarray) and value.dtype.kind in "?biufc":
             digest = hashlib.sha256(np.ascontiguousarray(value).tobytes()).hexdigest()
             return "dict", [("$array", [value.dtype.str, list(value.shape), digest])]
-        if isinstance(value, (*_RUNTIME, torch.Generator)) or _is_stream(value):
+        if issubclass(kind, (*_RUNTIME, torch.Generator)) or _is_stream(kind):
             return "dict", [("$runtime", type(value).__name__)]
-        if isinstance(value, weakref.ref):
+        if issubclass(kind, weakref.ref):
             return "dict", [("$weakref", value())]
         return None
 
@@ -136,8 +139,5 @@ class LiveForms:
         return {}
 
 
-def _is_stream(value: Any) -> bool:
-    return type(value).__module__.startswith("torch.") and type(value).__name__ in (
-        "Stream",
-        "Event",
-    )
+def _is_stream(kind: type) -> bool:
+    return kind.__module__.startswith("torch.") and kind.__name__ in ("Stream", "Event")

@@ -30,7 +30,7 @@ MASK: Final = (1 << 64) - 1
 SEEDS: Final = (0x6A09E667F3BCC908, 0xBB67AE8584CAA73B)
 TAG_INT: Final = 1
 TAG_TEXT: Final = 2
-# (shift, multiplier, shift, multiplier, shift)
+# each: shift right, multiply, shift right, multiply, shift right
 # lane 0: Appleby, smhasher/src/MurmurHash3.cpp, fmix64
 # lane 1: Stafford, "Better Bit Mixing" (2011), variant 13; Steele et al., OOPSLA 2014
 ROUNDS: Final = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import types
 from typing import TYPE_CHECKING, Any, Final
 
-from weightslab.engine.errors import IdentityError
+from weightslab.engine.errors import IdentityError, NotCanonicalError
 from weightslab.engine.identity.layers import (
     INFRASTRUCTURE,
     class_name,
@@ -15,7 +15,7 @@ from weightslab.engine.identity.layers import (
 )
 from weightslab.engine.identity.library import is_library, public_class_name
 from weightslab.engine.identity.liveform import LiveForms
-from weightslab.engine.identity.reach import CodeTable, user_bases
+from weightslab.engine.identity.reach import CodeTable, functions_of, user_bases
 from weightslab.engine.identity.wrappers import real_class, unwrap
 
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ class ModelReader:
         found = []
         for base in user_bases(cls):
             for name, member in vars(base).items():
-                for function in _functions_of(member):
+                for function in functions_of(member):
                     entry = self._table.entry_of(function)
                     if entry is not None and name not in _NEVER:
                         found.append(entry.facts)
@@ -195,11 +195,12 @@ class ModelReader:
         parameters, buffers = [], []
         for name, tensor in module._parameters.items():
             parameters.append([name, self._spec(f"{path}.{name}" if path else name, tensor)])
-        for name, tensor in module._buffers.items():
-            spec = self._spec(f"{path}.{name}" if path else name, tensor)
+        for name, buffer in module._buffers.items():
+            full_name = f"{path}.{name}" if path else name
+            spec = self._spec(full_name, buffer)
             if name in module._non_persistent_buffers_set:
                 written = name in self._writes.get(cls, ())
-                spec = "written by forward" if written else self._constant(spec, tensor)
+                spec = "written by forward" if written else self._constant(spec, buffer, full_name)
                 buffers.append([name, spec, "not persistent"])
             else:
                 buffers.append([name, spec])
@@ -208,8 +209,13 @@ class ModelReader:
         if buffers:
             entry["buffers"] = buffers
 
-    def _constant(self, spec: Any, tensor: Any) -> Any:
-        return spec if tensor is None else [spec, self._forms.content_digest(tensor)]
+    def _constant(self, spec: Any, tensor: Any, where: str) -> Any:
+        if tensor is None:
+            return spec
+        try:
+            return [spec, self._forms.content_digest(tensor)]
+        except NotCanonicalError as error:
+            raise IdentityError(f"{where}: {error.message}", hint=error.hint) from error
 
     def _spec(self, full_name: str, tensor: Any) -> Any:
         """Return [dtype, shape] of a tensor, or the name under which it was seen before."""
@@ -241,21 +247,14 @@ class ModelReader:
 
     def _only_looks(self, hook: Any) -> bool:
         """Say whether a hook returns nothing and changes nothing in place, as far as code shows."""
-        if not isinstance(hook, types.FunctionType) or is_library(hook.__module__):
+        function = hook.__func__ if type(hook) is types.MethodType else hook
+        if type(function) is not types.FunctionType or is_library(function.__module__):
             return False
         probe = CodeTable(self._forms.shape_of)
-        probe.function(hook)
+        probe.function(function)
         facts = [entry.facts for entry in probe.entries.values()]
         own = facts[0]
         return not own.returns_value and not any(f.in_place for f in facts)
-
-
-def _functions_of(member: Any) -> list[types.FunctionType]:
-    if isinstance(member, (staticmethod, classmethod)):
-        member = member.__func__
-    if isinstance(member, property):
-        return [f for f in (member.fget, member.fset) if isinstance(f, types.FunctionType)]
-    return [member] if isinstance(member, types.FunctionType) else []
 
 
 def _is_torchs(hook: Any) -> bool:

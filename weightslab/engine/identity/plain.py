@@ -97,12 +97,7 @@ class _Writer:
         if self._count > MAX_VALUES:
             raise NotCanonicalError(f"more than {MAX_VALUES} values at {self._path(where)}")
         try:
-            if id(value) in self._open:
-                raise NotCanonicalError(
-                    "a container that holds itself",
-                    hint="break the cycle, or leave the key out of the config",
-                )
-            shape = (self._special and self._special(value)) or expand(value)
+            shape = self._shape_of(value)
         except NotCanonicalError as error:
             if soft:
                 kind = type(value)
@@ -112,6 +107,14 @@ class _Writer:
                 f"{self._path(where)}: {error.message}", hint=error.hint
             ) from error
         self._build(value, shape, where, soft, into, slot)
+
+    def _shape_of(self, value: Any) -> Shape:
+        if id(value) in self._open:
+            raise NotCanonicalError(
+                "a container that holds itself", hint="break the cycle, or exclude the key"
+            )
+        shape = self._special(value) if self._special is not None else None
+        return shape or expand(value)
 
     def _build(
         self, value: Any, shape: Shape, where: Where | None, soft: bool, into: Any, slot: Any

@@ -8,8 +8,11 @@ changes one entry, which can be named to people.
 from __future__ import annotations
 
 import builtins
+import dis
 import enum
 import functools
+import importlib.util
+import sys
 import types
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,7 +25,7 @@ from weightslab.engine.identity.expand import Shape, object_state
 from weightslab.engine.identity.library import dotted_name, is_library, public_class_name
 from weightslab.engine.identity.plain import plain_tree, to_plain
 
-__all__ = ["CodeTable", "Entry", "function_shape", "members_of", "user_bases"]
+__all__ = ["CodeTable", "Entry", "function_shape", "functions_of", "members_of", "user_bases"]
 
 # run by Python or torch around a call, or never by forward: not what the class computes
 _CONSTRUCTION: Final = frozenset({"__init__", "__new__", "__init_subclass__", "__post_init__"})
@@ -89,13 +92,14 @@ class CodeTable:
         """Return the shape of what is code, or what the owner of the table knows; else None."""
         if self._special is not None and (shape := self._special(value)) is not None:
             return shape
-        if isinstance(value, dict) and type(value).__module__ in ("builtins", "collections"):
+        kind = type(value)
+        if issubclass(kind, dict) and kind.__module__ in ("builtins", "collections"):
             if all(type(key) is str for key in value):
                 return "dict", list(value.items())
             return "dict", [("$dict", [list(pair) for pair in value.items()])]
-        if isinstance(value, types.FunctionType) and dotted_name(value) is None:
+        if kind is types.FunctionType and dotted_name(value) is None:
             return "dict", [("$function", self.function(value))]
-        if isinstance(value, type) and dotted_name(value) is None:
+        if issubclass(kind, type) and dotted_name(value) is None:
             return "dict", [("$class", self.class_of(value))]
         return _wrapped_shape(value) or self._object_shape(value)
 
@@ -108,7 +112,15 @@ class CodeTable:
             state = object_state(value)
         except NotCanonicalError:  # a subclass of a built-in type: its content says more
             return None
-        return "dict", [("$object", [self.class_of(kind, constructed=False), state])]
+        label = self.class_of(kind, constructed=False)
+        written = set[str]()
+        for base in user_bases(kind):
+            for _, member in members_of(base, constructed=False):
+                for function in functions_of(member):
+                    entry = self.entry_of(function)
+                    written |= entry.facts.writes if entry is not None else set()
+        constant = {name: item for name, item in state.items() if name not in written}
+        return "dict", [("$object", [label, constant])]
 
     # ------------------------------------------------------------ functions
     def function(self, function: types.FunctionType) -> str:
@@ -119,17 +131,46 @@ class CodeTable:
         label = self._new_label(function, function.__qualname__)
         form = canonical_code(function.__code__, _GlobalsOf(function, self, label))
         self._note(form.facts)
-        cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
-        closure = [[name, self._cell(cell, f"{label}.{name}")] for name, cell in sorted(cells)]
+        changing = _stored_names(function.__code__, "STORE_DEREF")
+        closure = [
+            [name, ["changing"] if name in changing else self._cell(cell, f"{label}.{name}")]
+            for name, cell in sorted(
+                zip(function.__code__.co_freevars, function.__closure__ or (), strict=True),
+                key=lambda pair: pair[0],
+            )
+        ]
         tree = [
             "function",
             form.tree,
             self.tree(list(function.__defaults__ or ()), f"defaults of {label}"),
             self.tree(dict(function.__kwdefaults__ or {}), f"defaults of {label}"),
             closure,
+            self._imports(function, form.facts, label),
         ]
         self._store(label, tree, form)
         return label
+
+    def _imports(self, function: types.FunctionType, facts: Facts, label: str) -> Tree:
+        """Describe what a function imports from user modules while it runs."""
+        found: list[Tree] = []
+        for origin, name in sorted(facts.imports, key=str):
+            module = origin
+            if origin.startswith("."):
+                package = str(function.__globals__.get("__package__") or "")
+                module = importlib.util.resolve_name(origin, package) if package else origin
+            if is_library(module):
+                continue
+            content = (
+                vars(sys.modules[module]).get(name) if name and module in sys.modules else None
+            )
+            if content is None:
+                raise IdentityError(
+                    f"{label} imports {origin}{f' ({name})' if name else ''} while it runs, so what"
+                    " it uses cannot be described",
+                    hint="import it at the top of the file",
+                )
+            found.append([origin, name, self.tree(content, f"{label} -> {origin}.{name}")])
+        return found
 
     def _cell(self, cell: Any, path: str) -> Tree:
         try:
@@ -201,7 +242,7 @@ class _GlobalsOf:
         self._globals = function.__globals__
         self._table = table
         self._label = label
-        self._changing = _global_stores(function.__code__)
+        self._changing = _stored_names(function.__code__, "STORE_GLOBAL")
 
     def __call__(self, chain: tuple[str, ...]) -> tuple[Tree, int]:
         first = chain[0]
@@ -214,11 +255,20 @@ class _GlobalsOf:
         while used < len(chain) and (found := _step(value, chain[used])) is not _NOTHING:
             value, used = found, used + 1
         if isinstance(value, types.ModuleType):
-            return ["module", value.__name__], used
+            return self._module(value, chain), used
         return [
             "value",
             self._table.tree(value, f"{self._label} -> {'.'.join(chain[:used])}"),
         ], used
+
+    def _module(self, module: types.ModuleType, chain: tuple[str, ...]) -> Tree:
+        if not is_library(module.__name__):
+            raise IdentityError(
+                f"{self._label} uses {'.'.join(chain)}, and what it takes from the module"
+                f" {module.__name__} cannot be told",
+                hint="name the function or value itself: module.name, or from module import name",
+            )
+        return ["module", module.__name__]
 
 
 _NOTHING: Final = object()
@@ -233,24 +283,23 @@ def _step(value: Any, name: str) -> Any:
     return _NOTHING
 
 
-def _global_stores(code: types.CodeType) -> frozenset[str]:
-    import dis
-
+def _stored_names(code: types.CodeType, opname: str) -> frozenset[str]:
+    """Return the names that a code object, or one inside it, stores with this instruction."""
     names: set[str] = set()
     stack = [code]
     while stack:
         one = stack.pop()
-        names.update(i.argval for i in dis.get_instructions(one) if i.opname == "STORE_GLOBAL")
+        names.update(i.argval for i in dis.get_instructions(one) if i.opname == opname)
         stack.extend(const for const in one.co_consts if isinstance(const, types.CodeType))
     return frozenset(names)
 
 
-def _wrapped_shape(value: Any) -> Shape | None:
+def _wrapped_shape(value: Any) -> Shape | None:  # noqa: PLR0911  one rule per kind
     """Return the shape of callables made by functools, operator and descriptors."""
     kind = type(value)
-    if isinstance(value, (staticmethod, classmethod)):
+    if kind in (staticmethod, classmethod):
         return "dict", [(f"${kind.__name__}", value.__func__)]
-    if isinstance(value, property):
+    if kind is property:
         return "dict", [("$property", [value.fget, value.fset])]
     if kind.__module__ == "functools" and hasattr(value, "__wrapped__"):
         return "dict", [("$cached", value.__wrapped__)]
@@ -259,9 +308,18 @@ def _wrapped_shape(value: Any) -> Shape | None:
     if kind.__module__ == "operator":
         made = value.__reduce__()
         return "dict", [("$operator", [kind.__name__, list(made[1])])]
-    if isinstance(value, types.BuiltinFunctionType) and dotted_name(value) is None:
+    if kind is types.BuiltinFunctionType and dotted_name(value) is None:
         return "dict", [("$method", [value.__self__, value.__name__])]
     return None
+
+
+def functions_of(member: Any) -> list[types.FunctionType]:
+    """Return the functions behind an entry of a class body."""
+    if isinstance(member, (staticmethod, classmethod)):
+        member = member.__func__
+    if isinstance(member, property):
+        return [f for f in (member.fget, member.fset) if isinstance(f, types.FunctionType)]
+    return [member] if isinstance(member, types.FunctionType) else []
 
 
 def user_bases(cls: type) -> list[type]:

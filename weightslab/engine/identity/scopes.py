@@ -10,9 +10,13 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-__all__ = ["Scope", "chain_of", "fold_constants"]
+__all__ = ["MUTATORS", "Scope", "chain_of", "changed_names", "fold_constants"]
 
 _COMPREHENSIONS: Final = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
+MUTATORS: Final = frozenset({
+    "append", "extend", "insert", "pop", "popitem", "remove", "clear", "update", "setdefault",
+    "add", "discard", "appendleft", "popleft", "sort", "reverse", "move_to_end",
+})  # fmt: skip
 _FOLDABLE: Final[dict[type, Callable[[Any, Any], Any]]] = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
@@ -91,7 +95,9 @@ def _bindings(body: Iterable[ast.AST]) -> tuple[set[str], set[str], set[str]]:
     return bound, outer, enclosing
 
 
-def _bound_by(node: ast.AST, inside_comprehension: bool) -> list[str]:
+def _bound_by(  # noqa: PLR0911  one line per kind of statement
+    node: ast.AST, inside_comprehension: bool
+) -> list[str]:
     if isinstance(node, ast.NamedExpr):
         return [node.target.id]
     if isinstance(node, ast.Name):
@@ -131,7 +137,7 @@ def chain_of(node: ast.AST) -> tuple[str, ...] | None:
     return (node.id, *reversed(names))
 
 
-def fold_constants(node: ast.AST) -> ast.Constant | None:
+def fold_constants(node: ast.AST) -> ast.Constant | None:  # noqa: PLR0911
     """Return the constant that an expression of numbers is (`2 * 3`, `-1`), None for others."""
     if isinstance(node, ast.Constant):
         return node if type(node.value) in (int, float) else None
@@ -154,3 +160,24 @@ def fold_constants(node: ast.AST) -> ast.Constant | None:
 
 def _small(*values: Any) -> bool:
     return all(isinstance(v, float) or v.bit_length() <= _FOLD_BITS for v in values)
+
+
+def changed_names(function: ast.AST) -> frozenset[str]:
+    """Return the names whose object the code changes: `global` ones, `N[i] = ...`, `N.append(...)`.
+
+    Where such a name is a global, it is a cache or a counter, and its content no constant.
+    """
+    names: set[str] = set()
+    for node in ast.walk(function):
+        if isinstance(node, ast.Global):
+            names.update(node.names)
+            continue
+        target: ast.AST | None = None
+        if isinstance(node, (ast.Subscript, ast.Attribute)) and not isinstance(node.ctx, ast.Load):
+            target = node.value
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            target = node.func.value if node.func.attr in MUTATORS else None
+        chain = chain_of(target) if target is not None else None
+        if chain and len(chain) == 1:
+            names.add(chain[0])
+    return frozenset(names)

@@ -12,6 +12,7 @@ import ast
 import linecache
 import textwrap
 import types
+import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -108,10 +109,12 @@ def _sources_of(filename: str) -> dict[Any, Source]:
 
 def _compile_sources(text: str, filename: str) -> Iterator[tuple[Any, Source]]:
     try:
-        code = compile(text, filename, "exec", dont_inherit=True)
-        tree = ast.parse(text)
-        nodes = _number_scopes(tree)
-        numbered = compile(tree, filename, "exec", dont_inherit=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # they were told when the file was imported
+            code = compile(text, filename, "exec", dont_inherit=True)
+            tree = ast.parse(text)
+            nodes = _number_scopes(tree)
+            numbered = compile(tree, filename, "exec", dont_inherit=True)
     except (SyntaxError, ValueError, RecursionError):  # not Python any more
         return
     original = [node for node in ast.walk(ast.parse(text)) if isinstance(node, _SCOPES)]

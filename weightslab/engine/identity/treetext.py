@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 __all__ = ["entry_label", "render_model", "short_class", "value_text"]
 
@@ -25,6 +27,10 @@ _QUIET: Final[Mapping[str, Any]] = {
     "dilation": [1, 1],
     "output_padding": [0, 0],
     "transposed": False,
+}
+# left out of the identity as defaults, and still what people look for first
+_SHOWN_DEFAULTS: Final[Mapping[str, Mapping[str, Any]]] = {
+    f"torch.nn.{name}": {"p": 0.5} for name in ("Dropout", "Dropout1d", "Dropout2d", "Dropout3d")
 }
 _MAX_TEXT: Final = 60
 
@@ -81,7 +87,7 @@ def entry_label(entry: Mapping[str, Any]) -> str:
         return f"same as {entry['same_as'] or 'the model'}"
     if entry["class"] is None:
         return "None"
-    attributes = dict(entry["attributes"])
+    attributes = {**_SHOWN_DEFAULTS.get(entry["class"], {}), **entry["attributes"]}
     parts = []
     ends = _ARROWS.get(entry["class"])
     if ends is not None and all(end in attributes for end in ends):
@@ -90,7 +96,10 @@ def entry_label(entry: Mapping[str, Any]) -> str:
     for name, value in attributes.items():
         if name in _QUIET and value == _QUIET[name]:
             continue
-        parts.append(f"{name}={value_text(value)}")
+        text = value_text(value)
+        if isinstance(value, list):
+            text = f"({text[1:-1]})"
+        parts.append(f"{name}={text}")
     if any(name == "bias" and spec is None for name, spec in entry.get("parameters", ())):
         parts.append("bias=False")
     return f"{short_class(entry['class'])}({', '.join(parts)})"
