@@ -158,7 +158,8 @@ def _batch(waiting: Sequence[memoryview]) -> list[memoryview]:
 def _write_some(descriptor: int, batch: Sequence[memoryview]) -> int:
     if sys.platform == "win32":  # no writev
         return os.write(descriptor, batch[0])
-    return os.writev(descriptor, batch)
+    else:
+        return os.writev(descriptor, batch)
 
 
 def read_all(descriptor: int, size_bytes: int) -> memoryview:
@@ -170,30 +171,29 @@ def read_all(descriptor: int, size_bytes: int) -> memoryview:
 
 
 def folder_sync(path: Path, *, may_be_closed: bool = False) -> None:
-    """Make the names in the folder `path` survive a power loss.
+    """Make the names in the folder `path` survive a power loss; does nothing on Windows.
 
-    Windows has no such call. EINVAL and EBADF come from file systems that cannot sync a folder;
-    they are no failure (as in PostgreSQL, src/common/file_utils.c, fsync_fname).
+    EINVAL and EBADF come from file systems that cannot sync a folder; they are no failure (as in
+    PostgreSQL, src/common/file_utils.c, fsync_fname).
 
     Args:
         path: the folder.
         may_be_closed: whether a folder that this user may not open is left as it is.
     """
-    if sys.platform == "win32":
-        return
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except PermissionError:
-        if may_be_closed:
-            return
-        raise
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.EBADF):
+    if sys.platform != "win32":
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except PermissionError:
+            if may_be_closed:
+                return
             raise
-    finally:
-        os.close(descriptor)
+        try:
+            os.fsync(descriptor)
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.EBADF):
+                raise
+        finally:
+            os.close(descriptor)
 
 
 # ---------------------------------------------------------------- locks

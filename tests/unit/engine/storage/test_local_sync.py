@@ -119,3 +119,19 @@ def test_failed_folder_sync_fails_the_sync_and_is_not_remembered_as_done(root, m
     monkeypatch.setattr(os, "fsync", working)
     store.sync("a")
     assert synced == ["root/a", "root", "."]
+
+
+def test_folder_that_another_process_deleted_and_this_one_made_anew_is_new(root, synced):
+    store = LocalStore(root)
+    store.put("a/b/k", [b"x"])
+    store.sync("a/b")
+    number = (root / "a" / "b").stat().st_ino
+    other = LocalStore(root)
+    other.delete("a/b/k")
+    other.delete("a/b/")
+    synced.clear()
+    store.put("a/b/k", [b"x"])
+    if (root / "a" / "b").stat().st_ino != number:
+        pytest.skip("this file system gives a new folder a new inode")
+    store.sync("a/b")
+    assert synced == ["root/a/b", "root/a"]
