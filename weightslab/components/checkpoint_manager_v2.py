@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from weightslab.components import advising
 from weightslab.components.identifying import Identification, identify, new_record, outline_of
 from weightslab.components.live_objects import (
     LiveObjects,
@@ -26,7 +27,6 @@ from weightslab.engine.errors import (
     CheckpointError,
     ExperimentNotFoundError,
     FormatError,
-    IdentityError,
     IntegrityError,
     LockedError,
     ReadOnlyStoreError,
@@ -225,8 +225,9 @@ class CheckpointManagerV2:
     def _enter(self, found: Identification, link: ParentLink | None) -> None:
         self._current = found
         self._ancestry.enter(found.exp_hash)
-        if found.model is not None:
-            modules = _unwrapped(found.model)
+        model = self._live.last_model()
+        if model is not None:
+            modules = _unwrapped(model)
             self._ancestry.meet(modules)
             if link is not None:
                 self._ancestry.declare(modules, link)
@@ -314,7 +315,7 @@ class CheckpointManagerV2:
         before = self.root.find_checkpoint(current.exp_hash, number)
         manifest = write_checkpoint(self.root, draft)
         if before is not None:
-            self._warn_replaced(before, manifest.name, draft.parent)
+            advising.warn_replaced(before, manifest.name, draft.parent)
         self._ancestry.settle(modules, manifest)
         file = min((f for f in manifest.files if f.part != "training"), key=lambda f: f.part)
         return self._path(manifest.name.file_key(file.name))
@@ -346,39 +347,9 @@ class CheckpointManagerV2:
                 what="registered sample set",
                 exp_hash=current.exp_hash,
             )
-        self._warn_config_drift(current)
-
-    def _warn_config_drift(self, current: Identification) -> None:
-        """Say once that the config is not the one of the experiment any more."""
-        config = self._live.find_config()
-        if config is None or current.components.config is None:
-            return
-        try:
-            now = describe_config(config, exclude=self._exclude)
-        except IdentityError as error:
-            self._say_once(f"the config cannot be described any more: {error}")
-            return
-        if now.digest != current.components.config:
-            old = current.content.config or {}
-            changes = diff_configs(old, now.plain, exclude=now.excluded)
-            self._say_once(
-                f"the config changed since the hash {current.exp_hash} was taken "
-                f"({_some(changes)}); call update_experiment_hash(config=...) if that matters"
-            )
-
-    def _warn_replaced(
-        self, before: CheckpointEntry, name: layout.CheckpointName, parent: ParentLink
-    ) -> None:
-        """Name both revisions where the new one does not continue the old one."""
-        if name.revision != before.name.revision and parent.manifest_digest != before.digest:
-            logger.warning(
-                "step %d of %s was saved before by other training; %s is kept, %s answers for the "
-                "step now",
-                name.step,
-                name.exp_hash,
-                before.name.stem,
-                name.stem,
-            )
+        advice = advising.config_drift(current, self._live.find_config(), exclude=self._exclude)
+        if advice is not None:
+            self._say_once(advice)
 
     def save_model_architecture(self, model: Any = None, model_name: str | None = None) -> Path:
         """Write the description of the model, once per experiment.
@@ -420,7 +391,7 @@ class CheckpointManagerV2:
                 "this config is another experiment than %s (%s); its hash stays until "
                 "update_experiment_hash(config=...) is called",
                 current.exp_hash,
-                _some(changes),
+                advising.some(changes),
             )
         if not is_writer():
             return self._path(layout.config_key(current.exp_hash, name=config_name))
@@ -499,7 +470,7 @@ class CheckpointManagerV2:
             wanted = newest.name.exp_hash
         entries = self.root.checkpoints(wanted)
         if not entries:
-            self._say_nearest(self.root.get_hash(wanted))
+            advising.warn_no_checkpoints(self.root, self.root.get_hash(wanted))
         damaged = [e for e in entries if e.damaged is not None]
         return damaged + [e for e in reversed(entries) if e.damaged is None]
 
@@ -520,28 +491,6 @@ class CheckpointManagerV2:
                 revision=name.revision,
                 reason=str(error),
             )
-
-    def _say_nearest(self, exp_hash: str) -> None:
-        """Tell where checkpoints are, if this experiment has none."""
-        for entry in reversed(self.root.experiments()):
-            newest = None if entry.exp_hash == exp_hash else self.root.latest(entry.exp_hash)
-            if newest is None or entry.record is None:
-                continue
-            changes = self.root.changes(entry.exp_hash, exp_hash)
-            only_config = changes and all(c.component == "config" for c in changes)
-            logger.warning(
-                "experiment %s has no checkpoints yet. Nearest: %s (%s), newest step %d; load it "
-                "with load_latest_checkpoint(exp_hash=%r)%s",
-                exp_hash,
-                entry.exp_hash,
-                _some(changes),
-                newest.name.step,
-                entry.exp_hash,
-                "; config keys that do not matter can be left out by config_exclude"
-                if only_config
-                else "",
-            )
-            return
 
     def load_checkpoint(  # noqa: PLR0913 - the fixed face
         self,
@@ -687,8 +636,3 @@ def is_writer() -> bool:
 
 def _unwrapped(model: Any) -> list[Any]:
     return [unwrap(module) for module in named_models(model).values()]
-
-
-def _some(changes: Sequence[Any]) -> str:
-    shown = "; ".join(change.text for change in changes[:3]) or "nothing that counts"
-    return f"{shown} and {len(changes) - 3} more" if len(changes) > 3 else shown  # noqa: PLR2004

@@ -45,7 +45,7 @@ class LiveObjects:
             return model
         if name is not None:
             return ledgers.get_model(name)
-        last = self._last_model()
+        last = self.last_model()
         try:
             found = ledgers.find_model()
         except ledgers.LedgerError:
@@ -73,7 +73,8 @@ class LiveObjects:
         self._models = {name: weakref.ref(module) for name, module in named.items()}
         self._single = not isinstance(model, Mapping)
 
-    def _last_model(self) -> Any:
+    def last_model(self) -> Any:
+        """Return the model given last; None if there was none or it is gone."""
         alive = {name: reference() for name, reference in self._models.items()}
         if not alive or any(module is None for module in alive.values()):
             return None

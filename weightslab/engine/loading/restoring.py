@@ -8,7 +8,11 @@ from typing import TYPE_CHECKING, Any
 from weightslab.engine.errors import FormatError, StateMismatchError
 from weightslab.engine.jsonform import decode
 from weightslab.engine.loading.reading import read_state
-from weightslab.engine.training.state import plan_model_restore, plan_optimizer_restore
+from weightslab.engine.training.state import (
+    parameter_names,
+    plan_model_restore,
+    plan_optimizer_restore,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -54,7 +58,7 @@ def restore(
     state = read_state(store, manifest, training=load_optimizer)
     plans = [_plan_model(state, part, module) for part, module in models.items()]
     if wanted and optimizers and state.training is not None:
-        plans += _plan_optimizers(manifest, state.training["optimizer"], optimizers)
+        plans += _plan_optimizers(manifest, state.training["optimizer"], optimizers, models)
     for plan in plans:
         plan.apply()
 
@@ -112,7 +116,10 @@ def _plan_model(state: LoadedState, part: str, module: torch.nn.Module) -> Resto
 
 
 def _plan_optimizers(
-    manifest: Manifest, saved: dict[str, Any], optimizers: Mapping[str, Any]
+    manifest: Manifest,
+    saved: dict[str, Any],
+    optimizers: Mapping[str, Any],
+    models: Mapping[str, torch.nn.Module],
 ) -> list[RestorePlan]:
     if len(saved) == 1 and len(optimizers) == 1:
         pairs = [(next(iter(optimizers.values())), next(iter(saved.values())))]
@@ -125,7 +132,8 @@ def _plan_optimizers(
             missing=sorted(set(optimizers) - set(saved)),
             unexpected=sorted(set(saved) - set(optimizers)),
         )
-    return [plan_optimizer_restore(live, state) for live, state in pairs]
+    names = parameter_names(models.values())
+    return [plan_optimizer_restore(live, state, names) for live, state in pairs]
 
 
 def summary(manifest: Manifest, *, folder: Path) -> dict[str, Any]:

@@ -52,7 +52,7 @@ def add_sidecar(store: Store, key: str) -> None:
             "schema_version": SCHEMA_VERSION,
             "name": name,
             "size_bytes": len(data),
-            "digest": digest_bytes(data),
+            "content_digest": digest_bytes(data),
         }
     )
     store.put(sidecar_key(key), [record], if_absent=True)
@@ -75,7 +75,7 @@ def read_data_file(store: Store, key: str) -> memoryview:
         raise InvalidManifestError(f"{name}.json describes {record.get('name')!r}, not {name}")
     if record.get("size_bytes") != len(data):
         raise TruncatedError(f"{name} has {len(data)} bytes, not {record.get('size_bytes')}")
-    if digest_bytes(data) != record.get("digest"):
+    if digest_bytes(data) != record.get("content_digest"):
         raise DigestMismatchError(f"{name} is damaged: its bytes do not have the recorded digest")
     return data
 

@@ -12,7 +12,7 @@ from weightslab.engine.jsonform import encode
 from weightslab.engine.repository.commit import Draft
 from weightslab.engine.saving.snapshot import take_snapshot
 from weightslab.engine.saving.writer import library_versions
-from weightslab.engine.training.state import capture_model, capture_optimizer
+from weightslab.engine.training.state import capture_model, capture_optimizer, parameter_names
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -55,7 +55,8 @@ def make_draft(
     tagged = encode(facts.metadata, leaf=_refuse_tensor, path="metadata")
     training = None
     if optimizers is not None:
-        states = {name: capture_optimizer(item) for name, item in optimizers.items()}
+        names = parameter_names(models.values())
+        states = {name: capture_optimizer(item, names) for name, item in optimizers.items()}
         training = {"optimizer": states}
     captured = {part: capture_model(module) for part, module in models.items()}
     snapshot = take_snapshot(captured, training)

@@ -1,0 +1,7 @@
+import pytest
+from support.repo import Repo
+
+
+@pytest.fixture
+def repo():
+    return Repo()

@@ -1,0 +1,90 @@
+"""Advice: what the manager tells people in the log when something is likely not what they meant."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any, Final
+
+from weightslab.engine.errors import IdentityError
+from weightslab.engine.identity.config import describe_config
+from weightslab.engine.identity.explain import diff_configs
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from weightslab.components.identifying import Identification
+    from weightslab.engine.repository.catalog import CheckpointEntry
+    from weightslab.engine.repository.layout import CheckpointName
+    from weightslab.engine.root import CheckpointRoot
+    from weightslab.engine.values import Change, ParentLink
+
+__all__ = ["config_drift", "some", "warn_no_checkpoints", "warn_replaced"]
+
+logger = logging.getLogger(__name__)
+_SHOWN: Final = 3
+_LOOKED_AT: Final = 20  # experiments; a warning must not read a whole large root
+
+
+def some(changes: Sequence[Change]) -> str:
+    """Return the first changes in words, and how many more there are."""
+    shown = "; ".join(change.text for change in changes[:_SHOWN]) or "nothing that counts"
+    more = len(changes) - _SHOWN
+    return f"{shown} and {more} more" if more > 0 else shown
+
+
+def config_drift(current: Identification, config: Any, *, exclude: Sequence[str]) -> str | None:
+    """Tell that the config is not the one of the experiment any more; None if it is."""
+    if config is None or current.components.config is None:
+        return None
+    try:
+        now = describe_config(config, exclude=exclude)
+    except IdentityError as error:
+        return f"the config cannot be described any more: {error}"
+    if now.digest == current.components.config:
+        return None
+    changes = diff_configs(current.content.config or {}, now.plain, exclude=now.excluded)
+    return (
+        f"the config changed since the hash {current.exp_hash} was taken ({some(changes)}); "
+        "call update_experiment_hash(config=...) if that matters"
+    )
+
+
+def warn_replaced(before: CheckpointEntry, name: CheckpointName, parent: ParentLink) -> None:
+    """Name both revisions of a step where the new one does not continue the old one."""
+    if name.revision != before.name.revision and parent.manifest_digest != before.digest:
+        logger.warning(
+            "step %d of %s was saved before by other training; %s is kept, %s answers for the step "
+            "now",
+            name.step,
+            name.exp_hash,
+            before.name.stem,
+            name.stem,
+        )
+
+
+def warn_no_checkpoints(root: CheckpointRoot, exp_hash: str) -> None:
+    """Tell where the nearest checkpoints are, if this experiment has none."""
+    others = [e for e in root.experiments() if e.record and e.exp_hash != exp_hash]
+    found = []
+    for entry in reversed(others[-_LOOKED_AT:]):
+        newest = root.latest(entry.exp_hash)
+        if newest is not None:
+            found.append((root.changes(entry.exp_hash, exp_hash), newest))
+    if not found:
+        return
+    changes, newest = min(
+        found, key=lambda pair: (len({c.component for c in pair[0]}), len(pair[0]))
+    )
+    hint = ""
+    if changes and all(change.component == "config" for change in changes):
+        hint = "; config keys that do not matter can be left out by config_exclude"
+    logger.warning(
+        "experiment %s has no checkpoints yet. Nearest: %s (%s), newest step %d; load it with "
+        "load_latest_checkpoint(exp_hash=%r)%s",
+        exp_hash,
+        newest.name.exp_hash,
+        some(changes),
+        newest.name.step,
+        newest.name.exp_hash,
+        hint,
+    )
