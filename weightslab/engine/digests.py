@@ -62,7 +62,8 @@ def digest_parts(parts: Iterable[Buffer]) -> tuple[str, list[str]]:
     """
     whole, each = ByteHasher(), []
     for part in parts:
-        view = memoryview(part).cast("B")
+        view = memoryview(part)
+        view = view.cast("B") if view.nbytes else memoryview(b"")  # a 0 in the shape has no cast
         own = ByteHasher()
         for start in range(0, len(view), _CHUNK_BYTES):
             chunk = view[start : start + _CHUNK_BYTES]

@@ -107,7 +107,7 @@ def _encode_tagged(value: Any, leaf: Encoder | None, path: str, depth: int) -> A
         return {f"${kind.__name__}": sorted(members, key=lambda m: json.dumps(m, sort_keys=True))}
     if kind is bytes:
         return {"$bytes": base64.b64encode(value).decode("ascii")}
-    if isinstance(value, enum.Enum) and value.name is not None:
+    if isinstance(value, enum.Enum) and _can_be_found(value):
         return {"$enum": [f"{kind.__module__}:{kind.__qualname__}", value.name]}
     dtype: Any = getattr(value, "dtype", None)
     if (
@@ -123,6 +123,12 @@ def _encode_tagged(value: Any, leaf: Encoder | None, path: str, depth: int) -> A
     )
 
 
+def _can_be_found(member: enum.Enum) -> bool:
+    """Tell whether a name leads back to `member`: not so for `A|B` and for classes in functions."""
+    kind = type(member)
+    return member.name in kind.__members__ and "<locals>" not in kind.__qualname__
+
+
 def decode(document: Any, *, leaf: Decoder | None = None, path: str = "$") -> Any:
     """Turn the JSON that `encode` made back into the value, types included.
 
@@ -133,18 +139,24 @@ def decode(document: Any, *, leaf: Decoder | None = None, path: str = "$") -> An
     Raises: FormatError naming the path of a tag that is unknown or malformed. An enum whose module
         has not been imported by the running program is such an error: nothing is imported here.
     """
+    return _decode(document, leaf, path, 0)
+
+
+def _decode(document: Any, leaf: Decoder | None, path: str, depth: int) -> Any:
+    if depth > 2 * MAX_DEPTH:  # a tagged pair is two levels of JSON for one of the value
+        raise FormatError(f"{path[:200]} is nested more than {2 * MAX_DEPTH} levels deep")
     if isinstance(document, list):
-        return [decode(v, leaf=leaf, path=f"{path}[{i}]") for i, v in enumerate(document)]
+        return [_decode(v, leaf, f"{path}[{i}]", depth + 1) for i, v in enumerate(document)]
     if not isinstance(document, dict):
         return document
     if len(document) == 1:
         (tag, content), *_ = document.items()
         if tag.startswith("$"):
-            return _decode_tag(tag, content, leaf, path)
-    return {k: decode(v, leaf=leaf, path=f"{path}.{k}") for k, v in document.items()}
+            return _decode_tag(tag, content, leaf, path, depth + 1)
+    return {k: _decode(v, leaf, f"{path}.{k}", depth + 1) for k, v in document.items()}
 
 
-def _decode_tag(tag: str, content: Any, leaf: Decoder | None, path: str) -> Any:
+def _decode_tag(tag: str, content: Any, leaf: Decoder | None, path: str, depth: int) -> Any:
     if leaf is not None and (found := leaf(tag, content, path)) is not NotImplemented:
         return found
     builder = _BUILDERS.get(tag)
@@ -152,17 +164,24 @@ def _decode_tag(tag: str, content: Any, leaf: Decoder | None, path: str) -> Any:
         raise FormatError(f"{path} has the unknown tag {tag!r}", hint="written by a newer version?")
     try:
         if tag in _SEQUENCE_TAGS:
-            content = [decode(v, leaf=leaf, path=f"{path}[{i}]") for i, v in enumerate(content)]
+            content = [_decode(v, leaf, f"{path}[{i}]", depth) for i, v in enumerate(content)]
         elif tag in _PAIR_TAGS:
             content = [
-                (decode(k, leaf=leaf, path=path), decode(v, leaf=leaf, path=f"{path}[{k!r:.60}]"))
+                (_decode(k, leaf, path, depth), _decode(v, leaf, f"{path}[{k!r:.60}]", depth))
                 for k, v in content
             ]
-        return builder(content)
+        return _complete(builder(content), content)
     except FormatError:
         raise
     except (TypeError, ValueError, KeyError, AttributeError, binascii.Error) as error:
         raise FormatError(f"{path} has a malformed {tag} value: {error}") from error
+
+
+def _complete(value: Any, content: Any) -> Any:
+    """Refuse a mapping or set that lost members because the file has them twice."""
+    if isinstance(value, (dict, set, frozenset)) and len(value) != len(content):
+        raise ValueError("a member stands there twice")
+    return value
 
 
 def _decode_float(content: str) -> float:
@@ -225,6 +244,7 @@ def seal(document: Mapping[str, Any]) -> bytes:
     Keys are sorted at every level; each top-level entry, and each entry of a top-level object,
     stands on a line of its own.
     """
+    assert document, "an empty record says nothing"
     assert "digest" not in document, "the key `digest` belongs to the seal"
     body = b"{\n" + ",\n".join(_lines(document)).encode("ascii")
     return body + f',\n"digest":"{seal_digest(body)}"\n}}\n'.encode("ascii")
@@ -300,7 +320,10 @@ _TEXT_TAIL: Final = re.compile(rb"\n# (sha256:[0-9a-f]{64})\n\Z")
 
 def seal_text(text: str) -> bytes:
     """Append the SHA-256 of `text` as a last comment line (`# sha256:...`)."""
-    body = text.rstrip("\n").encode("utf-8")
+    try:
+        body = text.rstrip("\n").encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise NotStorableError(f"a text cannot be written as UTF-8: {error}") from error
     return body + f"\n# {seal_digest(body)}\n".encode("ascii")
 
 

@@ -11,7 +11,7 @@ from weightslab.engine.errors import FormatError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["Change", "FileRecord", "HashUpdate", "ParentLink", "TensorRecord"]
+__all__ = ["Change", "FileRecord", "HashUpdate", "ParentLink", "TensorRecord", "parse_utc"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,8 +12,6 @@ from weightslab.engine.tensors.image import tensor_view
 from weightslab.engine.tensors.tree import join
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     import torch
 
     from weightslab.engine.repository.manifest import Manifest
@@ -75,7 +73,7 @@ def read_state(store: Store, manifest: Manifest, *, training: bool = True) -> Lo
     if training and TRAINING in manifest.state:
         for dropped, kept in _aliases(manifest, TRAINING).items():
             tree_tensors[dropped] = tree_tensors[kept]
-        tree = _join(manifest.state[TRAINING], tree_tensors)
+        tree = join(manifest.state[TRAINING], tree_tensors)
     return LoadedState(manifest=manifest, models=models, training=tree)
 
 
@@ -89,6 +87,3 @@ def _read_file(store: Store, manifest: Manifest, file: FileRecord) -> dict[str, 
 def _aliases(manifest: Manifest, part: str) -> dict[str, str]:
     start = len(part) + 1
     return {k[start:]: v[start:] for k, v in manifest.aliases.items() if k.startswith(f"{part}/")}
-
-
-_join: Callable[[Any, dict[str, torch.Tensor]], dict[str, Any]] = join  # type: ignore[assignment]

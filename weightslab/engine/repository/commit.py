@@ -48,7 +48,10 @@ _MAX_TRIES: Final = 64  # other writers of the same step at once; far more than 
 class Image(Protocol):
     """Bytes of one file, laid out and not yet written."""
 
-    parts: Sequence[Buffer]
+    @property
+    def parts(self) -> Sequence[Buffer]:
+        """The buffers of the file, in order."""
+        ...
 
     def records(self, file_name: str, part: str) -> tuple[FileRecord, dict[str, TensorRecord]]:
         """Return the digests of the file and of its tensors."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import numbers
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -20,6 +19,8 @@ if TYPE_CHECKING:
     import torch
 
     from weightslab.engine.values import ParentLink
+
+_STEPS = 10**18  # file names have 6 to 18 digits for the step
 
 __all__ = ["CheckpointFacts", "check_metrics", "check_step", "make_draft"]
 
@@ -100,11 +101,10 @@ def check_step(step: object, model: object) -> int:
             )
     if isinstance(step, bool) or not isinstance(step, numbers.Integral):
         raise TypeError(f"step is an int >= 0, not {step!r:.60} ({type(step).__name__})")
-    if step < 0:
-        raise ValueError(f"step is an int >= 0, not {step}")
-    if step >= 10**18:  # the file name format has 6 to 18 digits
-        raise ValueError(f"step {step} is above 10**18 - 1")
-    return int(step)
+    number = int(step)
+    if not 0 <= number < _STEPS:
+        raise ValueError(f"step is an int from 0 to {_STEPS - 1}, not {number}")
+    return number
 
 
 def check_metrics(metrics: Mapping[str, Any] | None) -> dict[str, float]:
@@ -123,7 +123,5 @@ def check_metrics(metrics: Mapping[str, Any] | None) -> dict[str, float]:
             raise TypeError(
                 f"metric {name!r} is {value!r:.60} ({type(value).__name__}), not a number"
             )
-        whole = isinstance(number, numbers.Integral)
-        checked[name] = int(number) if whole else float(number)
-        assert whole or math.isnan(checked[name]) or checked[name] == number
+        checked[name] = int(number) if isinstance(number, numbers.Integral) else float(number)
     return checked

@@ -30,10 +30,17 @@ _LIBRARIES = ("torch", "numpy", "safetensors")
 class Place(Protocol):
     """What a writer needs of a root."""
 
-    store: Store
-    catalog: Catalog
-    journal: LocalJournal
-    clock: Callable[[], datetime]
+    @property
+    def store(self) -> Store: ...
+
+    @property
+    def catalog(self) -> Catalog: ...
+
+    @property
+    def journal(self) -> LocalJournal: ...
+
+    @property
+    def clock(self) -> Callable[[], datetime]: ...
 
 
 def write_checkpoint(place: Place, draft: Draft) -> Manifest:

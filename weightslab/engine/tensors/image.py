@@ -14,10 +14,11 @@ import json
 import math
 import sys
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import numpy as np
 import torch
+from torch.nn.parameter import UninitializedTensorMixin  # type: ignore[attr-defined]
 
 from weightslab.engine.digests import digest_parts
 from weightslab.engine.errors import InvalidManifestError, NotStorableError, TruncatedError
@@ -118,7 +119,7 @@ def build_image(
         start = end
     header = _header({_METADATA: {**aliases, **(metadata or {}), "format": "pt"}, **entries})
     layout = {name: _record(entries[name], len(header)) for name in names}
-    parts = [memoryview(header), *(memoryview(stored[name].numpy()) for name in names)]
+    parts = [memoryview(header), *(memoryview(cast("Any", stored[name].numpy())) for name in names)]
     return FileImage(
         parts=parts,
         aliases=aliases,
@@ -134,7 +135,7 @@ def check_storable(tensor: torch.Tensor, name: str) -> None:
     Raises: NotStorableError naming the tensor, what it is, and what to do.
     """
     kind = f"{type(tensor).__module__}.{type(tensor).__qualname__}"
-    if isinstance(tensor, torch.nn.parameter.UninitializedTensorMixin):
+    if isinstance(tensor, UninitializedTensorMixin):
         raise NotStorableError(
             f"{name} is not initialised yet", hint="run one forward pass first, then save"
         )
@@ -182,7 +183,7 @@ def _host_bytes(tensor: torch.Tensor) -> torch.Tensor:
     size_bytes = plain.numel() * plain.itemsize
     start = plain.storage_offset() * plain.itemsize
     view = torch.empty(0, dtype=torch.uint8)
-    return view.set_(plain.untyped_storage(), start, (size_bytes,), (1,))  # type: ignore[call-overload]
+    return view.set_(plain.untyped_storage(), start, (size_bytes,), (1,))
 
 
 def _header(document: dict[str, Any]) -> bytes:
@@ -247,14 +248,14 @@ def read_header(
 def _entry(document: Any, data_start: int, what: str, name: str) -> HeaderEntry:
     try:
         dtype, shape, (start, end) = (document[k] for k in ("dtype", "shape", "data_offsets"))
-        numbers = [*shape, start, end]
-        if any(type(n) is not int or not 0 <= n < 1 << 63 for n in numbers):
-            raise ValueError("a number that is no length")
-        size_bytes = math.prod(shape) * dtype_of(dtype).itemsize
-        if end - start != size_bytes:
-            raise ValueError(f"{end - start} bytes for {dtype} {shape}")
+        lengths = all(type(n) is int and 0 <= n < 1 << 63 for n in [*shape, start, end])
+        size_bytes = math.prod(shape) * dtype_of(dtype).itemsize if lengths else -1
     except (KeyError, TypeError, ValueError) as error:
         raise InvalidManifestError(f"{what}: entry {name!r:.60} is wrong: {error}") from error
+    if end - start != size_bytes:
+        raise InvalidManifestError(
+            f"{what}: entry {name!r:.60} has {end - start} bytes for {dtype!r:.20} {shape!r:.80}"
+        )
     return HeaderEntry(
         dtype=dtype, shape=tuple(shape), offset=data_start + start, size_bytes=size_bytes
     )

@@ -325,12 +325,11 @@ def _check_shapes(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> No
     places = [i for group in state["param_groups"] for i in group["params"]]
     for place, parameter in zip(places, parameters, strict=True):
         for key, value in state["state"].get(place, {}).items():
-            if key in _LIKE_PARAMETER and isinstance(value, torch.Tensor):
-                if value.shape != parameter.shape:
-                    raise StateMismatchError(
-                        f"{key} of parameter {place} is {list(value.shape)} in the checkpoint and "
-                        f"{list(parameter.shape)} in the optimizer",
-                        shape_changes={
-                            f"{place}.{key}": f"{list(value.shape)} -> {list(parameter.shape)}"
-                        },
-                    )
+            if key not in _LIKE_PARAMETER or getattr(value, "shape", None) == parameter.shape:
+                continue
+            if isinstance(value, torch.Tensor):
+                shapes = f"{list(value.shape)} -> {list(parameter.shape)}"
+                raise StateMismatchError(
+                    f"{key} of parameter {place} does not fit the optimizer: {shapes}",
+                    shape_changes={f"{place}.{key}": shapes},
+                )

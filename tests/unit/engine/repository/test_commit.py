@@ -28,7 +28,7 @@ def test_order_is_hold_files_sync_manifest_sync_release():
     store = RecordingStore(Repo().store)
     Repo(store).commit()
     folder = f"checkpoints/{HASH}/model/"
-    assert [(op, key) for op, key, *_ in store.log] == [
+    assert list(store.steps) == [
         ("hold", f"{folder}{FIRST}.pending"),
         ("put", f"{folder}{FIRST}.safetensors"),
         ("sync", folder),
@@ -58,7 +58,7 @@ def test_same_content_again_syncs_the_folder_for_an_attempt_that_died_before_it(
     repo.commit()
     store.log.clear()
     repo.commit()
-    assert [(op, key) for op, key, *_ in store.log] == [("sync", f"checkpoints/{HASH}/model/")]
+    assert list(store.steps) == [("sync", f"checkpoints/{HASH}/model/")]
 
 
 def test_other_content_becomes_a_revision_and_the_old_one_stays(repo):
@@ -134,7 +134,7 @@ def test_delete_takes_the_manifest_first():
     Repo(store).commit()
     store.log.clear()
     delete_checkpoint(store, CheckpointName(exp_hash=HASH, step=100))
-    deleted = [key for op, key, *_ in store.log if op == "delete"]
+    deleted = [key for op, key in store.steps if op == "delete"]
     assert [key.rpartition("/")[2] for key in deleted] == [f"{FIRST}.json", f"{FIRST}.safetensors"]
 
 
