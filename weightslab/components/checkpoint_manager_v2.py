@@ -10,21 +10,25 @@ from __future__ import annotations
 
 import logging
 import os
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from weightslab.components import advising
-from weightslab.components.identifying import Identification, identify, new_record, outline_of
+from weightslab.components import advising, choosing
+from weightslab.components.identifying import (
+    Identification,
+    check_drift,
+    compare_with,
+    identify,
+    new_record,
+)
 from weightslab.components.live_objects import (
     LiveObjects,
+    LoadTarget,
     named_models,
     named_optimizers,
     parts_of,
 )
-from weightslab.engine import compare
 from weightslab.engine.errors import (
-    CheckpointError,
     ExperimentNotFoundError,
     FormatError,
     IntegrityError,
@@ -38,8 +42,8 @@ from weightslab.engine.identity.explain import diff_configs
 from weightslab.engine.identity.wrappers import unwrap
 from weightslab.engine.loading.restoring import restore, summary
 from weightslab.engine.repository import layout, opening
-from weightslab.engine.repository.commit import remove_leftovers
 from weightslab.engine.repository.data_file import save_backup
+from weightslab.engine.repository.opening import tidy
 from weightslab.engine.root import CheckpointRoot
 from weightslab.engine.saving.ancestry import Ancestry
 from weightslab.engine.saving.drafting import (
@@ -48,7 +52,7 @@ from weightslab.engine.saving.drafting import (
     check_step,
     make_draft,
 )
-from weightslab.engine.saving.drift import check_digest, check_outline
+from weightslab.engine.saving.drift import check_digest
 from weightslab.engine.saving.writer import record_event, write_checkpoint
 from weightslab.engine.values import HashUpdate, ParentLink
 
@@ -63,17 +67,6 @@ if TYPE_CHECKING:
 __all__ = ["CheckpointManagerV2"]
 
 logger = logging.getLogger(__name__)
-_NEWEST = 20  # experiments that a first hash is compared with: a bound on time, not on correctness
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Target:
-    """What a load goes into."""
-
-    live: Any
-    optimizers: dict[str, Any] | None
-    load_optimizer: bool
-    given: bool
 
 
 class CheckpointManagerV2:
@@ -99,7 +92,9 @@ class CheckpointManagerV2:
     ) -> None:
         if isinstance(config_exclude, str):
             raise TypeError("config_exclude is a sequence of dotted keys, not one str")
-        self.root = CheckpointRoot(root_log_dir, read_only=read_only or not is_writer())
+        self.root = CheckpointRoot(
+            root_log_dir, read_only=read_only or not is_writer(), must_exist=is_writer()
+        )
         self._read_only = read_only
         self._exclude = tuple(config_exclude)
         self._live = LiveObjects()
@@ -181,8 +176,8 @@ class CheckpointManagerV2:
         found = identify(
             self._live, model, config, active_data_uids, exclude=self._exclude, last=self._current
         )
-        link = None if parent is None else self._parent_link(*parent)
-        compared_with, changes = self._compare(found)
+        link = None if parent is None else self.root.get_checkpoint(*parent).as_parent()
+        compared_with, changes = compare_with(self.root, self._current, found)
         is_new = False
         if is_writer():
             record = new_record(
@@ -190,7 +185,7 @@ class CheckpointManagerV2:
             )
             is_new = opening.open_experiment(self.root.store, record, found.content, force=force)
             if not is_new:
-                self._tidy(found.exp_hash)
+                tidy(self.root.store, found.exp_hash)
         self._enter(found, link)
         if is_new:
             record_event(
@@ -210,18 +205,6 @@ class CheckpointManagerV2:
             compared_with=compared_with,
         )
 
-    def _compare(self, found: Identification) -> tuple[str | None, list[Any]]:
-        """Find what to compare with, and the changes."""
-        if self._current is not None:
-            return self._current.exp_hash, compare.diff(
-                self._current.description, found.description
-            )
-        if self.root.catalog.experiment(found.exp_hash) is not None:
-            return None, []  # back in a known experiment: nothing changed
-        newest = [e for e in self.root.experiments() if e.record is not None][-_NEWEST:]
-        near = compare.nearest(self.root.store, newest, found.description)
-        return (None, []) if near is None else near
-
     def _enter(self, found: Identification, link: ParentLink | None) -> None:
         self._current = found
         self._ancestry.enter(found.exp_hash)
@@ -231,26 +214,6 @@ class CheckpointManagerV2:
             self._ancestry.meet(modules)
             if link is not None:
                 self._ancestry.declare(modules, link)
-
-    def _parent_link(self, exp_hash: str, step: int) -> ParentLink:
-        entry = self.root.get_checkpoint(exp_hash, step)
-        return ParentLink(
-            kind="checkpoint",
-            exp_hash=entry.name.exp_hash,
-            step=entry.name.step,
-            revision=entry.name.revision,
-            manifest_digest=entry.digest,
-        )
-
-    def _tidy(self, exp_hash: str) -> None:
-        """Remove what writers that died left in the experiment."""
-        for folder in (layout.experiment_folder, layout.model_folder):
-            self.root.store.sweep(folder(exp_hash))
-        for folder in (layout.config_folder, layout.data_folder):
-            self.root.store.sweep(folder(exp_hash))
-        removed = remove_leftovers(self.root.store, exp_hash)
-        if removed:
-            logger.info("removed %d files of interrupted saves in %s", len(removed), exp_hash)
 
     def _get_current(self, action: str) -> Identification:
         if self._current is None:
@@ -300,7 +263,10 @@ class CheckpointManagerV2:
         if not is_writer():
             name = layout.CheckpointName(exp_hash=current.exp_hash, step=number)
             return self._path(name.file_key(name.file_name(min(parts))))
-        self._check_drift(current, live)
+        check_drift(current, live, self._live.registered_samples())
+        advice = advising.config_drift(current, self._live.find_config(), exclude=self._exclude)
+        if advice is not None:
+            self._say_once(advice)
         modules = _unwrapped(live)
         facts = CheckpointFacts(
             exp_hash=current.exp_hash,
@@ -334,22 +300,6 @@ class CheckpointManagerV2:
             )
             return None
         return named_optimizers(found)
-
-    def _check_drift(self, current: Identification, live: Any) -> None:
-        """Hold model, registered samples and config against the current experiment."""
-        if current.components.model is not None:
-            check_outline(current.outline, outline_of(live), exp_hash=current.exp_hash)
-        samples = self._live.registered_samples()
-        if samples is not None:
-            check_digest(
-                current.components.data,
-                samples.digest,
-                what="registered sample set",
-                exp_hash=current.exp_hash,
-            )
-        advice = advising.config_drift(current, self._live.find_config(), exclude=self._exclude)
-        if advice is not None:
-            self._say_once(advice)
 
     def save_model_architecture(self, model: Any = None, model_name: str | None = None) -> Path:
         """Write the description of the model, once per experiment.
@@ -445,52 +395,20 @@ class CheckpointManagerV2:
         Raises: StateMismatchError (nothing was changed); IntegrityError if all are damaged.
         """
         self._check_open()
-        entries = self._candidates(exp_hash)
+        entries = choosing.candidates(self.root, exp_hash, self.current_hash)
         if not entries:
             return None
-        target = self._target(model, model_name, optimizer, optimizer_name, load_optimizer)
+        target = self._live.target(model, model_name, optimizer, optimizer_name, load_optimizer)
         skipped: list[dict[str, Any]] = []
         for entry in entries:
             try:
                 return self._load(entry, target) | {"skipped": skipped}
             except (IntegrityError, StorageError, FormatError) as error:  # noqa: PERF203
-                self._skip(entry, error, skipped)
+                skipped.append(choosing.skip(self.root, entry, error))
         raise IntegrityError(
             f"all {len(skipped)} checkpoints are damaged; the newest: {skipped[0]['reason']}",
             hint="manager.root.verify() lists what is wrong with each",
         )
-
-    def _candidates(self, exp_hash: str | None) -> list[CheckpointEntry]:
-        """Return the checkpoints to try, newest first; damaged manifests before all others."""
-        wanted = exp_hash if exp_hash is not None else self.current_hash
-        if wanted is None:
-            newest = self.root.latest()
-            if newest is None:
-                return []
-            wanted = newest.name.exp_hash
-        entries = self.root.checkpoints(wanted)
-        if not entries:
-            advising.warn_no_checkpoints(self.root, self.root.get_hash(wanted))
-        damaged = [e for e in entries if e.damaged is not None]
-        return damaged + [e for e in reversed(entries) if e.damaged is None]
-
-    def _skip(
-        self, entry: CheckpointEntry, error: CheckpointError, skipped: list[dict[str, Any]]
-    ) -> None:
-        name = entry.name
-        logger.warning("skipping the damaged checkpoint %s: %s", name.stem, error)
-        skipped.append(
-            {"step": name.step, "revision": name.revision, "name": name.stem, "reason": str(error)}
-        )
-        if not self.root.read_only:
-            record_event(
-                self.root,
-                "checkpoint_skipped",
-                exp_hash=name.exp_hash,
-                step=name.step,
-                revision=name.revision,
-                reason=str(error),
-            )
 
     def load_checkpoint(  # noqa: PLR0913 - the fixed face
         self,
@@ -519,14 +437,11 @@ class CheckpointManagerV2:
         """
         self._check_open()
         check_step(step, None)
-        wanted = exp_hash if exp_hash is not None else self.current_hash
+        wanted = choosing.find_hash(self.root, exp_hash, self.current_hash)
         if wanted is None:
-            newest = self.root.latest()
-            if newest is None:
-                raise ExperimentNotFoundError(f"{self.root.path} has no checkpoints to load from")
-            wanted = newest.name.exp_hash
+            raise ExperimentNotFoundError(f"{self.root.path} has no checkpoints to load from")
         entry = self.root.get_checkpoint(wanted, step, revision=revision)
-        target = self._target(model, model_name, optimizer, optimizer_name, load_optimizer)
+        target = self._live.target(model, model_name, optimizer, optimizer_name, load_optimizer)
         try:
             return self._load(entry, target) | {"skipped": []}
         except (IntegrityError, FormatError) as error:
@@ -539,24 +454,7 @@ class CheckpointManagerV2:
                 error.hint = f"other revisions of step {step}: {others}; load one by revision="
             raise
 
-    def _target(
-        self,
-        model: Any,
-        model_name: str | None,
-        optimizer: Any,
-        optimizer_name: str | None,
-        load_optimizer: bool,
-    ) -> _Target:
-        """Resolve what a load goes into, before anything is read."""
-        found = self._live.find_optimizer(optimizer, optimizer_name) if load_optimizer else None
-        return _Target(
-            live=self._live.get_model(model, model_name),
-            optimizers=None if found is None else named_optimizers(found),
-            load_optimizer=load_optimizer,
-            given=optimizer is not None or optimizer_name is not None,
-        )
-
-    def _load(self, entry: CheckpointEntry, target: _Target) -> dict[str, Any]:
+    def _load(self, entry: CheckpointEntry, target: LoadTarget) -> dict[str, Any]:
         if entry.damaged is not None:
             raise IntegrityError(entry.damaged)
         manifest = self.root.manifest(entry)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from weightslab.engine.identity.canonical import combine, exp_hash_of
 from weightslab.engine.identity.config import ConfigDescription, describe_config
 from weightslab.engine.identity.explain import diff_configs, diff_models, diff_samples
 from weightslab.engine.identity.samples import SampleSet
 from weightslab.engine.values import Change
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 __all__ = ["ExperimentHashGenerator"]
 

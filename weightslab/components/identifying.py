@@ -7,12 +7,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from weightslab.components.live_objects import named_models
+from weightslab.engine import compare
 from weightslab.engine.compare import Description
 from weightslab.engine.errors import IdentityError
 from weightslab.engine.identity.architecture import describe_model, outline
 from weightslab.engine.identity.config import describe_config
 from weightslab.engine.repository.experiment import Components, ExperimentRecord
 from weightslab.engine.repository.opening import ExperimentContent
+from weightslab.engine.saving.drift import check_digest, check_outline
 from weightslab.engine.saving.writer import library_versions
 
 if TYPE_CHECKING:
@@ -20,9 +22,13 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from weightslab.components.live_objects import LiveObjects
+    from weightslab.engine.identity.samples import SampleSet
+    from weightslab.engine.root import CheckpointRoot
     from weightslab.engine.values import Change
 
-__all__ = ["Identification", "identify", "new_record", "outline_of"]
+__all__ = ["Identification", "check_drift", "compare_with", "identify", "new_record"]
+
+_NEWEST = 20  # experiments that a first hash is compared with: a bound on time, not on correctness
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,6 +144,39 @@ def outline_of(model: Any) -> dict[str, str]:
         for name in sorted(named)
         for path, text in outline(named[name]).items()
     }
+
+
+def compare_with(
+    root: CheckpointRoot, last: Identification | None, found: Identification
+) -> tuple[str | None, list[Change]]:
+    """Return the experiment to compare `found` with, and what changed.
+
+    That is the current one; without one the nearest of the newest of the root. Back in an experiment
+    that is known already, nothing changed.
+    """
+    if last is not None:
+        return last.exp_hash, compare.diff(last.description, found.description)
+    if root.catalog.experiment(found.exp_hash) is not None:
+        return None, []
+    newest = [e for e in root.experiments() if e.record is not None][-_NEWEST:]
+    near = compare.nearest(root.store, newest, found.description)
+    return (None, []) if near is None else near
+
+
+def check_drift(current: Identification, model: Any, samples: SampleSet | None) -> None:
+    """Raise if the model to be saved, or the registered sample set, is not that of `current`.
+
+    Raises: StateMismatchError saying what changed.
+    """
+    if current.components.model is not None:
+        check_outline(current.outline, outline_of(model), exp_hash=current.exp_hash)
+    if samples is not None:
+        check_digest(
+            current.components.data,
+            samples.digest,
+            what="registered sample set",
+            exp_hash=current.exp_hash,
+        )
 
 
 def _facts(model: Any, last: Identification | None) -> dict[str, Any]:

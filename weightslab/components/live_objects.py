@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,7 +17,7 @@ from weightslab.engine.repository.layout import check_label
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["LiveObjects", "named_models", "named_optimizers", "parts_of"]
+__all__ = ["LiveObjects", "LoadTarget", "named_models", "named_optimizers", "parts_of"]
 
 
 class LiveObjects:
@@ -110,6 +111,23 @@ class LiveObjects:
         return None if found is None else _sample_sets(found)[0]
 
     # ------------------------------------------------------------ optimizers
+    def target(
+        self,
+        model: Any,
+        model_name: str | None,
+        optimizer: Any,
+        optimizer_name: str | None,
+        load_optimizer: bool,
+    ) -> LoadTarget:
+        """Resolve what a load goes into, before anything is read."""
+        found = self.find_optimizer(optimizer, optimizer_name) if load_optimizer else None
+        return LoadTarget(
+            live=self.get_model(model, model_name),
+            optimizers=None if found is None else named_optimizers(found),
+            load_optimizer=load_optimizer,
+            given=optimizer is not None or optimizer_name is not None,
+        )
+
     @staticmethod
     def find_optimizer(optimizer: Any = None, name: str | None = None) -> Any:
         """Return the optimizer (or dict of optimizers) meant by the arguments; None if none is.
@@ -120,6 +138,23 @@ class LiveObjects:
             named_optimizers(optimizer)
             return optimizer
         return ledgers.find_optimizer() if name is None else ledgers.get_optimizer(name)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadTarget:
+    """What a load goes into.
+
+    Attributes:
+        live: module, or dict of name -> module.
+        optimizers: name -> optimizer; None if there is none or none is wanted.
+        load_optimizer: restore optimizers too.
+        given: the caller named an optimizer, so its state has to be there.
+    """
+
+    live: Any
+    optimizers: dict[str, Any] | None
+    load_optimizer: bool
+    given: bool
 
 
 def named_models(model: Any) -> dict[str, Any]:

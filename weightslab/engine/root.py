@@ -60,6 +60,7 @@ class CheckpointRoot:
     Args:
         path: the `root_log_dir`.
         read_only: write nothing at all; otherwise `data/`, `logs/` and `checkpoints/` are created.
+        must_exist: refuse a read-only root that is not there; False lets it appear later.
         clock: returns the current aware UTC time.
     Raises: NotFoundError if a read-only root does not exist; NotADirectoryError; StorageError.
     """
@@ -69,6 +70,7 @@ class CheckpointRoot:
         path: str | os.PathLike[str],
         *,
         read_only: bool = False,
+        must_exist: bool = True,
         clock: Callable[[], datetime] = _now,
     ) -> None:
         self.path = Path(path)
@@ -76,7 +78,7 @@ class CheckpointRoot:
         self.clock = clock
         if self.path.exists() and not self.path.is_dir():
             raise NotADirectoryError(f"{self.path} is a file; a root is a folder")
-        if read_only and not self.path.exists():
+        if read_only and must_exist and not self.path.exists():
             raise NotFoundError(f"no root {self.path}", hint="a read-only root has to exist")
         self.store = LocalStore(self.path, read_only=read_only)
         self.catalog = ScanCatalog(self.store)

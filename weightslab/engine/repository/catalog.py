@@ -21,13 +21,13 @@ from weightslab.engine.errors import (
 from weightslab.engine.repository import layout
 from weightslab.engine.repository.experiment import ExperimentRecord
 from weightslab.engine.repository.manifest import Manifest
+from weightslab.engine.values import ParentLink
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from weightslab.engine.repository.layout import CheckpointName
     from weightslab.engine.storage.store import KeyStat, Store
-    from weightslab.engine.values import ParentLink
 
 __all__ = ["Catalog", "CheckpointEntry", "ExperimentEntry", "ScanCatalog"]
 
@@ -57,6 +57,16 @@ class CheckpointEntry:
     size_bytes: int = 0
     parts: tuple[str, ...] = ()
     damaged: str | None = None
+
+    def as_parent(self) -> ParentLink:
+        """Return the link with which a checkpoint names this one as its parent."""
+        return ParentLink(
+            kind="checkpoint",
+            exp_hash=self.name.exp_hash,
+            step=self.name.step,
+            revision=self.name.revision,
+            manifest_digest=self.digest,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,6 +21,7 @@ from weightslab.engine.errors import (
 from weightslab.engine.identity.config import describe_config
 from weightslab.engine.jsonform import seal, seal_text, unseal, unseal_text
 from weightslab.engine.repository import layout
+from weightslab.engine.repository.commit import remove_leftovers
 from weightslab.engine.repository.config_file import config_from_bytes, config_to_bytes
 from weightslab.engine.repository.data_file import add_sidecar, read_data_file, sidecar_key
 from weightslab.engine.repository.experiment import ExperimentRecord
@@ -197,6 +198,24 @@ def _warn_missing(store: Store, record: ExperimentRecord, content: ExperimentCon
             logger.warning(
                 "%s is missing; update_experiment_hash(..., force=True) writes it again", file.key
             )
+
+
+def tidy(store: Store, exp_hash: str) -> list[str]:
+    """Remove what dead writers left in an experiment: temporary files, files without a manifest.
+
+    Stores without temporary files have nothing to sweep. Returns the names of what was removed.
+    """
+    removed = []
+    sweep = getattr(store, "sweep", None)
+    if sweep is not None:
+        for folder in (layout.experiment_folder, layout.model_folder):
+            removed += sweep(folder(exp_hash))
+        for folder in (layout.config_folder, layout.data_folder):
+            removed += sweep(folder(exp_hash))
+    removed += remove_leftovers(store, exp_hash)
+    if removed:
+        logger.info("removed %d files of interrupted writes in %s", len(removed), exp_hash)
+    return removed
 
 
 def read_architecture(store: Store, exp_hash: str) -> dict[str, Any]:
