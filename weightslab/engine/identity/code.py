@@ -14,17 +14,24 @@ import sys
 import types
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from weightslab.engine.identity.canonical import Tree, float_text, int_text
-from weightslab.engine.identity.scopes import (
+from weightslab.engine.identity.scopes import Scope
+from weightslab.engine.identity.source import code_key, find_source
+from weightslab.engine.identity.syntax import (
     MUTATORS,
-    Scope,
     chain_of,
     changed_names,
+    constant_tree,
     fold_constants,
+    is_none,
+    literal_argument,
+    says_nothing,
+    signature_tree,
 )
-from weightslab.engine.identity.source import code_key, find_source
+
+if TYPE_CHECKING:
+    from weightslab.engine.identity.canonical import Tree
 
 __all__ = ["CodeForm", "Facts", "Resolver", "canonical_code"]
 
@@ -181,7 +188,7 @@ class _Writer:
         return None if value is None else str(value)
 
     def _body(self, statements: list[ast.stmt]) -> Tree:
-        kept = [s for s in statements if not _says_nothing(s)]
+        kept = [s for s in statements if not says_nothing(s)]
         return ["body", *(self.node(statement) for statement in kept)]
 
     # ------------------------------------------------------------ scopes
@@ -191,13 +198,13 @@ class _Writer:
         self.facts.stores_globals |= scope.outer_globals
         self._scopes.append(scope)
         if isinstance(node, ast.Lambda):
-            self.facts.returns_value |= not _is_none(node.body)
+            self.facts.returns_value |= not is_none(node.body)
             inner: Tree = ["body", ["Return", ["value", self.node(node.body)]]]
         else:
             inner = self._body(node.body)
         self._scopes.pop()
         is_async = "async" if isinstance(node, ast.AsyncFunctionDef) else "def"
-        return [is_async, _signature(node.args), inner]
+        return [is_async, signature_tree(node.args), inner]
 
     def _nested(self, node: Any) -> Tree:
         arguments = node.args
@@ -270,10 +277,10 @@ class _Writer:
         if isinstance(target, ast.Name):
             self.facts.uses_super |= target.id == "super"
             self.facts.dynamic |= target.id in ("vars", "dir")
-            if target.id in ("setattr", "delattr") and _literal(node, 1):
-                self.facts.writes.add(str(_literal(node, 1)))
+            if target.id in ("setattr", "delattr") and literal_argument(node, 1):
+                self.facts.writes.add(str(literal_argument(node, 1)))
             if target.id in ("getattr", "hasattr") and len(node.args) > 1:
-                name = _literal(node, 1)
+                name = literal_argument(node, 1)
                 self.facts.dynamic |= name is None
                 self.facts.reads.update(() if name is None else (name,))
             return
@@ -287,11 +294,11 @@ class _Writer:
                 self.facts.in_place |= in_place
 
     def _constant(self, node: ast.Constant) -> Tree:
-        return _constant_tree(node.value)
+        return constant_tree(node.value)
 
     def _operator(self, node: Any) -> Tree:
         folded = fold_constants(node)
-        return _constant_tree(folded.value) if folded is not None else self._generic(node)
+        return constant_tree(folded.value) if folded is not None else self._generic(node)
 
     # ------------------------------------------------------------ statements
     def _aug_assign(self, node: ast.AugAssign) -> Tree:
@@ -315,7 +322,7 @@ class _Writer:
         return ["Assign", ["targets", targets], ["value", self.node(node.value)]]
 
     def _return(self, node: ast.Return) -> Tree:
-        if node.value is None or _is_none(node.value):
+        if node.value is None or is_none(node.value):
             return ["Return"]
         self.facts.returns_value = True
         return ["Return", ["value", self.node(node.value)]]
@@ -347,53 +354,6 @@ class _Writer:
             bound = name in ("name", "rest") and isinstance(value, str)
             tree.append([name, self._name(value) if bound else self._value(value)])
         return tree
-
-
-def _signature(arguments: ast.arguments) -> Tree:
-    return [
-        [arg.arg for arg in arguments.posonlyargs],
-        [arg.arg for arg in arguments.args],
-        arguments.vararg.arg if arguments.vararg else None,
-        [arg.arg for arg in arguments.kwonlyargs],
-        arguments.kwarg.arg if arguments.kwarg else None,
-    ]
-
-
-def _literal(node: ast.Call, at: int) -> str | None:
-    """Return the text that an argument of a call is written as, None if it is computed."""
-    found = node.args[at] if len(node.args) > at else None
-    return found.value if isinstance(found, ast.Constant) and isinstance(found.value, str) else None
-
-
-def _is_none(node: ast.AST | None) -> bool:
-    return isinstance(node, ast.Constant) and node.value is None
-
-
-def _says_nothing(statement: ast.stmt) -> bool:
-    if isinstance(statement, (ast.Pass, ast.Global, ast.Nonlocal)):
-        return True
-    if isinstance(statement, ast.AnnAssign) and statement.value is None:
-        return True
-    return isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
-
-
-def _constant_tree(value: Any) -> Tree:
-    if value is None or isinstance(value, bool) or value is Ellipsis:
-        return ["const", str(value)]
-    if isinstance(value, int):
-        return ["int", int_text(value)]
-    if isinstance(value, float):
-        return ["float", float_text(value)]
-    if isinstance(value, complex):
-        return ["complex", float_text(value.real), float_text(value.imag)]
-    if isinstance(value, bytes):
-        return ["bytes", value.hex()]
-    # a literal may hold half a character ("\ud800"); written as an escape it stays distinct
-    return ["str", value.encode("utf-8", "surrogatepass").hex() if _broken(value) else value]
-
-
-def _broken(text: str) -> bool:
-    return any("\ud800" <= char <= "\udfff" for char in text)
 
 
 _HANDLERS: Final[dict[type, Callable[[Any, Any], Tree]]] = {

@@ -211,7 +211,7 @@ def _omegaconf_shape(value: Any) -> Shape | None:
         return "again", omegaconf.OmegaConf.to_container(value, resolve=True, throw_on_missing=True)
     except omegaconf.errors.OmegaConfBaseException as error:
         raise NotCanonicalError(
-            f"the OmegaConf value cannot be resolved: {str(error).splitlines()[0]}",
+            f"OmegaConf cannot resolve {error.full_key}: {str(error).splitlines()[0]}",
             hint="give the missing value or correct the interpolation",
         ) from error
 

@@ -1,31 +1,17 @@
-"""Which names a scope binds, and small questions about expressions; stdlib only."""
+"""Which names a scope binds; stdlib only."""
 
 from __future__ import annotations
 
 import ast
-import operator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
 
-__all__ = ["MUTATORS", "Scope", "chain_of", "changed_names", "fold_constants"]
+__all__ = ["Scope"]
 
 _COMPREHENSIONS: Final = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
-MUTATORS: Final = frozenset({
-    "append", "extend", "insert", "pop", "popitem", "remove", "clear", "update", "setdefault",
-    "add", "discard", "appendleft", "popleft", "sort", "reverse", "move_to_end",
-})  # fmt: skip
-_FOLDABLE: Final[dict[type, Callable[[Any, Any], Any]]] = {
-    ast.Add: operator.add,
-    ast.Sub: operator.sub,
-    ast.Mult: operator.mul,
-    ast.Div: operator.truediv,
-    ast.FloorDiv: operator.floordiv,
-    ast.Mod: operator.mod,
-}
-_FOLD_BITS: Final = 128  # constants beyond this are left as they are written
 
 
 @dataclass(slots=True)
@@ -124,60 +110,3 @@ def _inner(node: ast.AST, inside: bool) -> list[tuple[ast.AST, bool]]:
         return [(part, inside) for part in (*node.decorator_list, *node.bases, *node.keywords)]
     deeper = inside or isinstance(node, _COMPREHENSIONS)
     return [(child, deeper) for child in ast.iter_child_nodes(node)]
-
-
-def chain_of(node: ast.AST) -> tuple[str, ...] | None:
-    """Return `("a", "b", "c")` for the expression `a.b.c`, None for anything else."""
-    names: list[str] = []
-    while isinstance(node, ast.Attribute):
-        names.append(node.attr)
-        node = node.value
-    if not isinstance(node, ast.Name):
-        return None
-    return (node.id, *reversed(names))
-
-
-def fold_constants(node: ast.AST) -> ast.Constant | None:  # noqa: PLR0911
-    """Return the constant that an expression of numbers is (`2 * 3`, `-1`), None for others."""
-    if isinstance(node, ast.Constant):
-        return node if type(node.value) in (int, float) else None
-    if isinstance(node, ast.UnaryOp) and isinstance(node.op, (ast.USub, ast.UAdd)):
-        inner = fold_constants(node.operand)
-        if inner is None:
-            return None
-        number: Any = inner.value
-        return ast.Constant(-number if isinstance(node.op, ast.USub) else number)
-    if isinstance(node, ast.BinOp) and type(node.op) in _FOLDABLE:
-        left, right = fold_constants(node.left), fold_constants(node.right)
-        if left is None or right is None or not _small(left.value, right.value):
-            return None
-        try:
-            return ast.Constant(_FOLDABLE[type(node.op)](left.value, right.value))
-        except (ZeroDivisionError, OverflowError):
-            return None
-    return None
-
-
-def _small(*values: Any) -> bool:
-    return all(isinstance(v, float) or v.bit_length() <= _FOLD_BITS for v in values)
-
-
-def changed_names(function: ast.AST) -> frozenset[str]:
-    """Return the names whose object the code changes: `global` ones, `N[i] = ...`, `N.append(...)`.
-
-    Where such a name is a global, it is a cache or a counter, and its content no constant.
-    """
-    names: set[str] = set()
-    for node in ast.walk(function):
-        if isinstance(node, ast.Global):
-            names.update(node.names)
-            continue
-        target: ast.AST | None = None
-        if isinstance(node, (ast.Subscript, ast.Attribute)) and not isinstance(node.ctx, ast.Load):
-            target = node.value
-        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
-            target = node.func.value if node.func.attr in MUTATORS else None
-        chain = chain_of(target) if target is not None else None
-        if chain and len(chain) == 1:
-            names.add(chain[0])
-    return frozenset(names)
