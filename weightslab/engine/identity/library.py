@@ -68,11 +68,16 @@ def dotted_name(value: Any) -> str | None:  # noqa: PLR0911  one line per kind o
 
 
 def _builtin_name(value: types.BuiltinFunctionType) -> str | None:
+    name = value.__name__
+    for home in ("torch.nn.functional", "torch"):  # `torch._C._nn.gelu` is nobody's word for it
+        module = sys.modules.get(home)
+        if module is not None and module.__dict__.get(name) is value:
+            return f"{home}.{name}"
     owner = value.__self__
     if owner is None:
         return f"{value.__module__ or 'builtins'}.{value.__qualname__}"
     if isinstance(owner, types.ModuleType):
-        return f"{owner.__name__}.{value.__name__}"
+        return f"{owner.__name__}.{name}"
     if isinstance(owner, type):
-        return f"{public_class_name(owner)}.{value.__name__}"
+        return f"{public_class_name(owner)}.{name}"
     return None  # a bound method of some object: the object counts too

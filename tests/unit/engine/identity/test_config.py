@@ -177,7 +177,7 @@ def test_a_missing_omegaconf_value_is_named():
         (collections.defaultdict(int, b=1), {"b": 1}),
         (Mode.FAST, "fast"),
         (Level.HIGH, 3),
-        (decimal.Decimal("2"), 2),
+        (decimal.Decimal(2), 2),
         (fractions.Fraction(1, 10), decimal.Decimal("0.1")),
         ("\u00e9", "e\u0301"),
         (datetime.date(2026, 1, 1), "2026-01-01"),
