@@ -11,6 +11,7 @@ same step becomes a new revision. Deleting takes the manifest first, then the fi
 from __future__ import annotations
 
 import logging
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -95,19 +96,17 @@ def commit_checkpoint(
         come after the commit itself (a failed fsync of the folder): saving again is safe.
     Durability: every byte and every name is on disk on return.
     """
-    candidate = _number(draft)
     folder = layout.model_folder(draft.exp_hash)
     existing = _revisions(store, draft)
-    same = _identical(store, existing, candidate)
-    if same is not None:
-        store.sync(folder)  # an earlier attempt may have died between the name and its fsync
-        return same, False
-    hold, name = _take_revision(store, draft, 1 + max(existing, default=0))
-    try:
-        manifest = _write(store, catalog, draft, _renamed(candidate, name), clock)
-    finally:
-        hold.release()
-    return manifest, True
+    with ThreadPoolExecutor(1) as pool:  # digests are taken while the bytes go to disk
+        candidate = pool.submit(_number, draft)
+        same = _identical(store, existing, candidate)
+        if same is not None:
+            store.sync(folder)  # an earlier attempt may have died between the name and its fsync
+            return same, False
+        hold, name = _take_revision(store, draft, 1 + max(existing, default=0))
+        with hold:
+            return _write(store, catalog, draft, name, candidate, clock), True
 
 
 def _number(draft: Draft) -> Manifest:
@@ -156,7 +155,7 @@ def _revisions(store: Store, draft: Draft) -> dict[int, CheckpointName]:
 
 
 def _identical(
-    store: Store, existing: Mapping[int, CheckpointName], candidate: Manifest
+    store: Store, existing: Mapping[int, CheckpointName], candidate: Future[Manifest]
 ) -> Manifest | None:
     """Return the newest revision if it holds the same content and still verifies."""
     if not existing:
@@ -164,7 +163,7 @@ def _identical(
     name = existing[max(existing)]
     try:
         manifest = read_manifest(store, name)
-        if manifest.content() != candidate.content():
+        if manifest.content() != candidate.result().content():
             return None
         verify_files(store, manifest)
     except (IntegrityError, FormatError, CheckpointNotFoundError) as error:
@@ -198,16 +197,18 @@ def _write(
     store: Store,
     catalog: Catalog,
     draft: Draft,
-    candidate: Manifest,
+    name: CheckpointName,
+    candidate: Future[Manifest],
     clock: Callable[[], datetime],
 ) -> Manifest:
-    name, folder = candidate.name, layout.model_folder(draft.exp_hash)
+    folder = layout.model_folder(draft.exp_hash)
     try:
-        for file in candidate.files:
-            _put_new(store, name.file_key(file.name), draft.images[file.part].parts)
+        for part, image in draft.images.items():
+            _put_new(store, name.file_key(name.file_name(part)), image.parts)
         store.sync(folder)
+        numbered = _renamed(candidate.result(), name)
         highest = max((e.sequence for e in catalog.checkpoints(draft.exp_hash)), default=0)
-        manifest = replace(candidate, sequence=highest + 1, created_at=clock())
+        manifest = replace(numbered, sequence=highest + 1, created_at=clock())
         data = manifest.to_bytes()
         _put_new(store, name.manifest_key, [data])
     except BaseException:

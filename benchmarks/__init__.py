@@ -1,0 +1,1 @@
+"""Figures of the package against its peers and the raw operation; `make bench` prints the tables."""
