@@ -30,7 +30,16 @@ from typing import Any, Final
 from weightslab.engine.errors import NotCanonicalError
 from weightslab.engine.identity.library import dotted_name, is_library, public_class_name
 
-__all__ = ["LEAF", "Shape", "Special", "expand", "mapping_shape", "object_state", "refuse"]
+__all__ = [
+    "LEAF",
+    "Shape",
+    "Special",
+    "expand",
+    "mapping_shape",
+    "object_state",
+    "refuse",
+    "tagged",
+]
 
 Shape = tuple[str, Any]
 Special = Callable[[Any], "Shape | None"]

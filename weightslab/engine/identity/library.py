@@ -10,7 +10,14 @@ import sys
 import types
 from typing import Any, Final
 
-__all__ = ["LIBRARIES", "LIBRARY_LIST_VERSION", "dotted_name", "is_library", "public_class_name"]
+__all__ = [
+    "LIBRARIES",
+    "LIBRARY_LIST_VERSION",
+    "dotted_name",
+    "home_of",
+    "is_library",
+    "public_class_name",
+]
 
 LIBRARY_LIST_VERSION: Final = 1
 LIBRARIES: Final = frozenset({
@@ -47,12 +54,7 @@ def dotted_name(value: Any) -> str | None:  # noqa: PLR0911  one line per kind o
     if isinstance(value, types.ModuleType):
         return value.__name__ if is_library(value.__name__) else None
     if isinstance(value, types.FunctionType):
-        anonymous = "<" in value.__qualname__  # <lambda>, <locals>: the name does not say which
-        return (
-            f"{value.__module__}.{value.__qualname__}"
-            if is_library(value.__module__) and not anonymous
-            else None
-        )
+        return _function_name(value)
     if isinstance(value, types.BuiltinFunctionType):
         return _builtin_name(value)
     if isinstance(
@@ -65,6 +67,27 @@ def dotted_name(value: Any) -> str | None:  # noqa: PLR0911  one line per kind o
     if type(value).__module__ == "torch._ops":
         return f"torch.ops.{value!s}"
     return None
+
+
+def home_of(function: types.FunctionType) -> str:
+    """Return the module that the code of a function lives in.
+
+    `functools.wraps` copies `__module__` from the wrapped function, so that one does not say.
+    """
+    return str(function.__globals__.get("__name__", ""))
+
+
+def _function_name(value: types.FunctionType) -> str | None:
+    """Return the name of a library function, None where the name does not say which one it is."""
+    home = home_of(value)
+    if not is_library(home):
+        return None
+    for place in (value.__module__, home):
+        module = sys.modules.get(place or "")
+        if module is not None and module.__dict__.get(value.__name__) is value:
+            return f"{place}.{value.__name__}"
+    made_at_run_time = "<" in value.__qualname__ or "__wrapped__" in value.__dict__
+    return None if made_at_run_time else f"{home}.{value.__qualname__}"
 
 
 def _builtin_name(value: types.BuiltinFunctionType) -> str | None:

@@ -67,7 +67,7 @@ class LiveForms:
         if issubclass(kind, torch.Tensor):
             return "dict", [("$tensor", self._tensor_form(value))]
         if issubclass(kind, torch.jit.ScriptFunction):
-            return "dict", [("$script", str(value.inlined_graph))]
+            return "dict", [("$script", value.code)]
         np = sys.modules.get("numpy")
         if np is not None and issubclass(kind, np.ndarray) and value.dtype.kind in "?biufc":
             digest = hashlib.sha256(np.ascontiguousarray(value).tobytes()).hexdigest()
@@ -135,7 +135,7 @@ class LiveForms:
         if isinstance(module, torch.fx.GraphModule):
             return {"generated code": module.code}
         if isinstance(module, torch.jit.ScriptModule):
-            return {"generated code": str(module.inlined_graph), "name": module.original_name}
+            return {"generated code": module.code, "name": module.original_name}
         return {}
 
 

@@ -6,6 +6,7 @@ import types
 from typing import TYPE_CHECKING, Any, Final
 
 from weightslab.engine.errors import IdentityError, NotCanonicalError
+from weightslab.engine.identity.callables import functions_of, user_bases
 from weightslab.engine.identity.layers import (
     INFRASTRUCTURE,
     class_name,
@@ -13,9 +14,9 @@ from weightslab.engine.identity.layers import (
     library_attributes,
     walk,
 )
-from weightslab.engine.identity.library import is_library, public_class_name
+from weightslab.engine.identity.library import home_of, is_library, public_class_name
 from weightslab.engine.identity.liveform import LiveForms
-from weightslab.engine.identity.reach import CodeTable, functions_of, user_bases
+from weightslab.engine.identity.reach import CodeTable
 from weightslab.engine.identity.wrappers import real_class, unwrap
 
 if TYPE_CHECKING:
@@ -248,12 +249,12 @@ class ModelReader:
     def _only_looks(self, hook: Any) -> bool:
         """Say whether a hook returns nothing and changes nothing in place, as far as code shows."""
         function = hook.__func__ if type(hook) is types.MethodType else hook
-        if type(function) is not types.FunctionType or is_library(function.__module__):
+        if type(function) is not types.FunctionType or is_library(home_of(function)):
             return False
         probe = CodeTable(self._forms.shape_of)
         probe.function(function)
         facts = [entry.facts for entry in probe.entries.values()]
-        own = facts[0]
+        own = facts[0]  # the hook itself is described first
         return not own.returns_value and not any(f.in_place for f in facts)
 
 

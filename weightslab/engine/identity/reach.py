@@ -10,7 +10,6 @@ from __future__ import annotations
 import builtins
 import dis
 import enum
-import functools
 import importlib.util
 import sys
 import types
@@ -19,24 +18,23 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from weightslab.engine.errors import IdentityError, NotCanonicalError
+from weightslab.engine.identity.callables import (
+    functions_of,
+    library_object,
+    library_wrapper,
+    members_of,
+    plain_function,
+    user_bases,
+    wrapped_shape,
+)
 from weightslab.engine.identity.canonical import Tree, component_digest
 from weightslab.engine.identity.code import CodeForm, Facts, canonical_code
 from weightslab.engine.identity.expand import Shape, object_state
-from weightslab.engine.identity.library import dotted_name, is_library, public_class_name
+from weightslab.engine.identity.library import dotted_name, home_of, is_library, public_class_name
 from weightslab.engine.identity.plain import plain_tree, to_plain
 
-__all__ = ["CodeTable", "Entry", "function_shape", "functions_of", "members_of", "user_bases"]
+__all__ = ["CodeTable", "Entry", "function_shape"]
 
-# run by Python or torch around a call, or never by forward: not what the class computes
-_CONSTRUCTION: Final = frozenset({"__init__", "__new__", "__init_subclass__", "__post_init__"})
-_NOT_BEHAVIOUR: Final = frozenset({
-    "__repr__", "__str__", "__reduce__", "__reduce_ex__", "__getstate__", "__setstate__",
-    "__deepcopy__", "__copy__", "__del__", "extra_repr", "__module__", "__qualname__", "__doc__",
-    "__dict__", "__weakref__", "__annotations__", "__firstlineno__", "__static_attributes__",
-    "__slots__", "__match_args__", "__dataclass_fields__", "__dataclass_params__", "__hash__",
-    "__annotate__", "__annotations_cache__", "__annotate_func__", "__abstractmethods__",
-    "_abc_impl", "__parameters__", "__orig_bases__", "__conditional_annotations__",
-})  # fmt: skip
 _REMEDY: Final = (
     "keep data that forward reads as numbers, text, tensors, modules or functions, or register it"
     " as a buffer"
@@ -97,11 +95,19 @@ class CodeTable:
             if all(type(key) is str for key in value):
                 return "dict", list(value.items())
             return "dict", [("$dict", [list(pair) for pair in value.items()])]
-        if kind is types.FunctionType and dotted_name(value) is None:
-            return "dict", [("$function", self.function(value))]
-        if issubclass(kind, type) and dotted_name(value) is None:
+        if kind is types.FunctionType or issubclass(kind, type):
+            return self._code_shape(value)
+        return wrapped_shape(value) or self._object_shape(value) or library_object(value)
+
+    def _code_shape(self, value: Any) -> Shape | None:
+        if dotted_name(value) is not None:
+            return None
+        if isinstance(value, type):
             return "dict", [("$class", self.class_of(value))]
-        return _wrapped_shape(value) or self._object_shape(value)
+        function = plain_function(value)
+        if is_library(home_of(function)):
+            return library_wrapper(function)
+        return "dict", [("$function", self.function(function))]
 
     def _object_shape(self, value: Any) -> Shape | None:
         """Return class code and state of an object of a user's class, None for other values."""
@@ -292,50 +298,6 @@ def _stored_names(code: types.CodeType, opname: str) -> frozenset[str]:
         names.update(i.argval for i in dis.get_instructions(one) if i.opname == opname)
         stack.extend(const for const in one.co_consts if isinstance(const, types.CodeType))
     return frozenset(names)
-
-
-def _wrapped_shape(value: Any) -> Shape | None:  # noqa: PLR0911  one rule per kind
-    """Return the shape of callables made by functools, operator and descriptors."""
-    kind = type(value)
-    if kind in (staticmethod, classmethod):
-        return "dict", [(f"${kind.__name__}", value.__func__)]
-    if kind is property:
-        return "dict", [("$property", [value.fget, value.fset])]
-    if kind.__module__ == "functools" and hasattr(value, "__wrapped__"):
-        return "dict", [("$cached", value.__wrapped__)]
-    if kind is functools.cached_property:
-        return "dict", [("$cached_property", value.func)]
-    if kind.__module__ == "operator":
-        made = value.__reduce__()
-        return "dict", [("$operator", [kind.__name__, list(made[1])])]
-    if kind is types.BuiltinFunctionType and dotted_name(value) is None:
-        return "dict", [("$method", [value.__self__, value.__name__])]
-    return None
-
-
-def functions_of(member: Any) -> list[types.FunctionType]:
-    """Return the functions behind an entry of a class body."""
-    if isinstance(member, (staticmethod, classmethod)):
-        member = member.__func__
-    if isinstance(member, property):
-        return [f for f in (member.fget, member.fset) if isinstance(f, types.FunctionType)]
-    return [member] if isinstance(member, types.FunctionType) else []
-
-
-def user_bases(cls: type) -> list[type]:
-    """Return the classes of the MRO that are a user's, most derived first."""
-    return [base for base in cls.__mro__ if not is_library(base.__module__)]
-
-
-def members_of(base: type, *, constructed: bool) -> list[tuple[str, Any]]:
-    """Return the entries of a class body that are behaviour or data."""
-    hidden = _NOT_BEHAVIOUR if constructed else _NOT_BEHAVIOUR | _CONSTRUCTION
-    return [
-        (name, member)
-        for name, member in vars(base).items()
-        if name not in hidden
-        and not isinstance(member, (types.MemberDescriptorType, types.GetSetDescriptorType))
-    ]
 
 
 def function_shape(value: Any) -> Shape | None:

@@ -13,8 +13,8 @@ import time
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import nn
+from torch.nn import functional
 from torch.nn.utils import parametrizations
 
 from weightslab.engine.errors import FormatError, IdentityError
@@ -28,7 +28,7 @@ def digest(model):
 class Block(nn.Module):
     """A block."""
 
-    def __init__(self, width, act=F.relu):
+    def __init__(self, width, act=functional.relu):
         super().__init__()
         self.fc = nn.Linear(width, width)
         self.bn = nn.BatchNorm1d(width)
@@ -41,7 +41,7 @@ class Block(nn.Module):
 
 
 class Net(nn.Module):
-    def __init__(self, width=4, depth=2, act=F.relu):
+    def __init__(self, width=4, depth=2, act=functional.relu):
         super().__init__()
         self.blocks = nn.ModuleList(Block(width, act) for _ in range(depth))
         self.head = nn.Linear(width, 2)
@@ -74,12 +74,12 @@ def test_digest_golden():
         (lambda: nn.Softmax(1), lambda: nn.Softmax(-1)),
         (lambda: nn.ModuleList([nn.ReLU()]), lambda: nn.Sequential(nn.ReLU())),
         (lambda: Net(depth=2), lambda: Net(depth=3)),
-        (lambda: Net(act=F.relu), lambda: Net(act=F.gelu)),
+        (lambda: Net(act=functional.relu), lambda: Net(act=functional.gelu)),
         (lambda: Net(act=torch.relu), lambda: Net(act=torch.tanh)),
         (lambda: Net(act=lambda t: t * 2), lambda: Net(act=lambda t: t * 3)),
         (
-            lambda: Net(act=functools.partial(F.elu, alpha=1)),
-            lambda: Net(act=functools.partial(F.elu, alpha=2)),
+            lambda: Net(act=functools.partial(functional.elu, alpha=1)),
+            lambda: Net(act=functools.partial(functional.elu, alpha=2)),
         ),
         (lambda: nn.Linear(4, 4), lambda: parametrizations.weight_norm(nn.Linear(4, 4))),
         (
@@ -307,7 +307,7 @@ def test_a_dict_of_models_is_sorted_by_name():
 
 
 def test_a_document_decodes_to_its_own_digest_after_json():
-    model = Net(act=functools.partial(F.elu, alpha=float("inf")))
+    model = Net(act=functools.partial(functional.elu, alpha=float("inf")))
     model.table = {1: (2.0, -0.0), "x": None}
     found = describe_model(model)
     stored = json.loads(json.dumps(found.document, allow_nan=False, sort_keys=True))

@@ -5,6 +5,7 @@ import itertools
 import linecache
 import sys
 import textwrap
+from pathlib import Path
 
 import pytest
 
@@ -78,7 +79,7 @@ def digest(module, *args):
         ("SCALE = 2", "SCALE = 1 + 1"),
         ("* SCALE", "* (SCALE)"),
         ("range(2)", "range(3 - 1)"),
-        ("super().post(t)", "super(Net, self).post(t)") if False else ("helper(t):", "helper(t) :"),
+        ("helper(t):", "helper(t) :"),
     ],
 )
 def test_how_code_is_written_does_not_count(load, old, new):
@@ -251,10 +252,9 @@ def test_a_user_module_used_as_a_value_is_refused(load):
 def test_source_edited_after_import_is_not_believed(load):
     module = load(NET)
     before = digest(module)
-    with open(module.__file__, "r+") as file:
-        text = file.read().replace("self.fc(x)", "self.fc(x).relu()")
-        file.seek(0)
-        file.write("# a new first line\n" + text)
+    path = Path(module.__file__)
+    text = path.read_text().replace("self.fc(x)", "self.fc(x).relu()")
+    path.write_text("# a new first line\n" + text)
     linecache.clearcache()
     found = describe_model(module.Net())
     assert (found.digest, found.weak) == (before, ())
@@ -263,8 +263,7 @@ def test_source_edited_after_import_is_not_believed(load):
 def test_code_never_seen_with_its_source_is_weak(load):
     code = "class Net(nn.Module):\n    def forward(self, x): return x * 12345.5 + 54321\n"
     module = load(code)
-    with open(module.__file__, "w") as file:
-        file.write("x = 1\n")
+    Path(module.__file__).write_text("x = 1\n")
     linecache.clearcache()
     assert describe_model(module.Net()).weak == ("Net.forward",)
 

@@ -1,7 +1,7 @@
 import argparse
 import collections
 import dataclasses
-import datetime
+import datetime as dt
 import decimal
 import enum
 import fractions
@@ -11,13 +11,13 @@ import pathlib
 import re
 import types
 import uuid
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 import yaml
+from torch.nn import functional
 
 from weightslab.engine.errors import NotCanonicalError
 from weightslab.engine.identity.config import describe_config
@@ -73,6 +73,11 @@ class Mode(str, enum.Enum):
 
 class Level(enum.IntEnum):
     HIGH = 3
+
+
+class Pair(NamedTuple):
+    x: int
+    y: int
 
 
 class Plain:
@@ -173,14 +178,14 @@ def test_a_missing_omegaconf_value_is_named():
         (float("nan"), -float("nan")),
         (range(3), [0, 1, 2]),
         (collections.deque([1]), [1]),
-        (collections.namedtuple("P", "x y")(1, 2), [1, 2]),
+        (Pair(1, 2), [1, 2]),
         (collections.defaultdict(int, b=1), {"b": 1}),
         (Mode.FAST, "fast"),
         (Level.HIGH, 3),
         (decimal.Decimal(2), 2),
         (fractions.Fraction(1, 10), decimal.Decimal("0.1")),
         ("\u00e9", "e\u0301"),
-        (datetime.date(2026, 1, 1), "2026-01-01"),
+        (dt.date(2026, 1, 1), "2026-01-01"),
         (Plain(1), Plain(1)),
         (Slotted([1]), Slotted((1.0,))),
         ({np.int64(1): "a"}, {1: "a"}),
@@ -212,7 +217,7 @@ def test_equal_values(left, right):
         (torch.float16, torch.bfloat16),
         (Color.RED, Color.GREEN),
         (Color.RED, 1),
-        (F.relu, F.gelu),
+        (functional.relu, functional.gelu),
         (torch.relu, torch.tanh),
         (torch.optim.SGD, torch.optim.Adam),
         ({1, 2}, {1, 3}),
@@ -220,12 +225,12 @@ def test_equal_values(left, right):
         (decimal.Decimal("0.1"), decimal.Decimal("0.2")),
         (fractions.Fraction(1, 3), fractions.Fraction(1, 4)),
         (uuid.UUID(int=1), uuid.UUID(int=2)),
-        (datetime.timedelta(1), datetime.timedelta(2)),
+        (dt.timedelta(1), dt.timedelta(2)),
         (np.datetime64("2026-01-01"), np.datetime64("2026-01-02")),
         (re.compile("a"), re.compile("a", re.IGNORECASE)),
         (slice(1), slice(2)),
         (lambda x: x * 0.5, lambda x: x * 0.9),
-        (functools.partial(F.elu, alpha=1), functools.partial(F.elu, alpha=2)),
+        (functools.partial(functional.elu, alpha=1), functools.partial(functional.elu, alpha=2)),
         (Plain(1), Plain(2)),
         (Slotted(1), Slotted(2)),
         (Plain(1), {"value": 1}),
@@ -245,9 +250,16 @@ def test_structure_is_not_flattened():
     "value",
     [
         *[(1, 2), {3, 1, 2}, {"b", "a"}, pathlib.PurePath("a/b"), b"\x00\xff", 1 + 2j, 2**70],
-        *[np.arange(3), torch.tensor(1.5), Color.RED, torch.float16, F.relu, Plain([1, (2,)])],
-        *[decimal.Decimal("0.1"), datetime.datetime(2026, 1, 1, tzinfo=datetime.timezone.utc)],
-        *[{(1, 2): "x"}, {1: "a", None: "b", True: "c"}, re.compile("a"), "e\u0301", -0.0],
+        *[
+            np.arange(3),
+            torch.tensor(1.5),
+            Color.RED,
+            torch.float16,
+            functional.relu,
+            Plain([1, (2,)]),
+        ],
+        *[decimal.Decimal("0.1"), dt.datetime(2026, 1, 1, tzinfo=dt.timezone.utc)],
+        *[{(1, 2): "x"}, {1: "a", None: "b", 0.5: "c"}, re.compile("a"), "e\u0301", -0.0],
         *[float("nan"), float("inf"), 1e-5, 1e300, "1e-3", "", "null", "2026-01-01", "a: b\n- c"],
     ],
     ids=repr,
@@ -391,7 +403,7 @@ def test_a_mapping_that_raises_is_an_error_of_ours():
         def __len__(self):
             return 1
 
-    with pytest.raises(NotCanonicalError, match="reading a .*Broken failed: RuntimeError"):
+    with pytest.raises(NotCanonicalError, match=r"reading a .*Broken failed: RuntimeError"):
         describe_config({"a": Broken()})
 
 

@@ -1,8 +1,8 @@
 import json
 
 import pytest
-import torch.nn.functional as F
 from torch import nn
+from torch.nn import functional
 
 from weightslab.engine.identity.architecture import describe_model
 from weightslab.engine.identity.config import describe_config
@@ -18,7 +18,7 @@ class Net(nn.Module):
         self.conv1 = nn.Sequential(nn.Conv2d(1, 8, 3), nn.BatchNorm2d(8))
         self.fc1 = nn.Linear(8, 128)
         self.fc2 = nn.Linear(128, 10)
-        self.act = F.relu
+        self.act = functional.relu
 
     def forward(self, x):
         return self.fc2(self.act(self.fc1(self.conv1(x)))) * self.expansion
@@ -65,7 +65,7 @@ def texts(change, before=None):
         (lambda m: m.conv1.requires_grad_(False), ["conv1 frozen"]),
         (lambda m: m.requires_grad_(False), ["the whole model frozen"]),
         (lambda m: m.fc1.bias.requires_grad_(False), ["fc1.bias frozen"]),
-        (lambda m: setattr(m, "act", F.gelu), [
+        (lambda m: setattr(m, "act", functional.gelu), [
             "act: torch.nn.functional.relu -> torch.nn.functional.gelu"]),
         (lambda m: setattr(m, "expansion", 3), ["expansion: not set -> 3"]),
         (lambda m: m.fc1.double(), [
