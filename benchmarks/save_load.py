@@ -89,9 +89,7 @@ def savers(folder: Path, model, optimizer) -> list[Candidate]:
         return lambda _: (folder / name).unlink()
 
     def drop_ours(number: int) -> None:
-        if number:
-            manager.root.delete(manager.current_hash, step=number)
-        os.sync()
+        manager.root.delete(manager.current_hash, step=number + 1)
 
     touch = lambda _: change(model, optimizer)  # noqa: E731
     return [

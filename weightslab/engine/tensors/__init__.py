@@ -1,1 +1,4 @@
-"""State trees as tensors plus tagged JSON, and the safetensors file image."""
+"""Tensors as bytes: state trees, the safetensors file image and its check.
+
+`header` and `check` are free of torch, so that a root can be verified without it.
+"""

@@ -1,49 +1,89 @@
-"""Which dtypes a tensor file can hold: those of safetensors, by the names safetensors gives them."""
+"""Torch dtypes and their safetensors names, both ways."""
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import torch
 
-from weightslab.engine.errors import FormatError
+from weightslab.engine.errors import FormatError, NotStorableError
+from weightslab.engine.tensors.header import ITEM_BITS
 
-__all__ = ["DTYPES", "dtype_name", "dtype_of"]
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
-# safetensors 0.8, safetensors/torch.py; kept here because the format is ours to promise
-DTYPES: Final[dict[str, torch.dtype]] = {
-    "F64": torch.float64,
-    "F32": torch.float32,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "I64": torch.int64,
-    "I32": torch.int32,
-    "I16": torch.int16,
-    "I8": torch.int8,
-    "U8": torch.uint8,
-    "BOOL": torch.bool,
-    "F8_E4M3": torch.float8_e4m3fn,
-    "F8_E4M3FNUZ": torch.float8_e4m3fnuz,
-    "F8_E5M2": torch.float8_e5m2,
-    "F8_E5M2FNUZ": torch.float8_e5m2fnuz,
-    "C64": torch.complex64,
-    "U64": torch.uint64,
-    "U32": torch.uint32,
-    "U16": torch.uint16,
+__all__ = ["dtype_name", "item_size_bytes", "torch_dtype"]
+
+# safetensors name -> attribute of torch. Older versions of torch lack some of the attributes.
+_ATTRIBUTES: Final[Mapping[str, str]] = {
+    "BOOL": "bool",
+    "U8": "uint8",
+    "I8": "int8",
+    "I16": "int16",
+    "U16": "uint16",
+    "I32": "int32",
+    "U32": "uint32",
+    "I64": "int64",
+    "U64": "uint64",
+    "F16": "float16",
+    "BF16": "bfloat16",
+    "F32": "float32",
+    "F64": "float64",
+    "C64": "complex64",
+    "F8_E4M3": "float8_e4m3fn",
+    "F8_E4M3FNUZ": "float8_e4m3fnuz",
+    "F8_E5M2": "float8_e5m2",
+    "F8_E5M2FNUZ": "float8_e5m2fnuz",
+    "F8_E8M0": "float8_e8m0fnu",
+    "F4": "float4_e2m1fn_x2",  # one torch item is a byte with two values
 }
-_NAMES: Final = {dtype: name for name, dtype in DTYPES.items()}
+_DTYPES: Final[Mapping[str, torch.dtype]] = {
+    name: getattr(torch, attribute)
+    for name, attribute in _ATTRIBUTES.items()
+    if hasattr(torch, attribute)
+}
+_NAMES: Final[Mapping[torch.dtype, str]] = {dtype: name for name, dtype in _DTYPES.items()}
+_REMEDIES: Final[Mapping[str, str]] = {
+    "complex128": "keep it as two float64 tensors (torch.view_as_real), or as complex64",
+    "complex32": "keep it as two float16 tensors (torch.view_as_real), or as complex64",
+}
 
 
-def dtype_name(dtype: torch.dtype) -> str | None:
-    """Return the safetensors name of `dtype`, None if a tensor file cannot hold it."""
-    return _NAMES.get(dtype)
+def dtype_name(dtype: torch.dtype, *, what: str = "the tensor") -> str:
+    """Return the safetensors name of a torch dtype.
+
+    Args:
+        dtype: any torch dtype.
+        what: name of the tensor in the error message.
+    Raises: NotStorableError naming the dtype if the format has no name for it.
+    """
+    name = _NAMES.get(dtype)
+    if name is None:
+        text = str(dtype).removeprefix("torch.")
+        remedy = _REMEDIES.get(text, "convert it to a plain dtype first")
+        raise NotStorableError(
+            f"{what} has the dtype {text}, for which safetensors has no name", hint=remedy
+        )
+    return name
 
 
-def dtype_of(name: str) -> torch.dtype:
+def torch_dtype(name: str) -> torch.dtype:
     """Return the torch dtype of a safetensors name.
 
-    Raises: FormatError.
+    Raises: FormatError if the name is unknown or the installed torch has no such dtype.
     """
-    if name not in DTYPES:
-        raise FormatError(f"unknown tensor dtype {name!r}", hint=f"known: {', '.join(DTYPES)}")
-    return DTYPES[name]
+    dtype = _DTYPES.get(name)
+    if dtype is None:
+        known = name in ITEM_BITS
+        raise FormatError(
+            f"torch {torch.__version__} has no dtype {name}"
+            if known
+            else f"unknown dtype {name!r}",
+            hint=f"this installation reads {', '.join(_DTYPES)}",
+        )
+    return dtype
+
+
+def item_size_bytes(dtype: torch.dtype) -> int:
+    """Return the size of one torch item in bytes; a `float4_e2m1fn_x2` item is one byte."""
+    return dtype.itemsize

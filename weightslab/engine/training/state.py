@@ -10,6 +10,7 @@ import torch
 
 from weightslab.engine.errors import CheckpointError, StateMismatchError
 from weightslab.engine.identity.wrappers import clean_module_names, inner_of
+from weightslab.engine.tensors.storable import require_storable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -138,6 +139,7 @@ def plan_model_restore(
     """
     saved: dict[str, Any] = {**tensors, **{k: tensors[v] for k, v in aliases.items()}, **extra}
     live = model.state_dict()
+    _refuse_unready(live)
     keys = _clean_keys(model)
     target = OrderedDict[str, Any]()
     missing, changes, used = [], {}, set()
@@ -155,7 +157,6 @@ def plan_model_restore(
             changes[clean] = change
     unexpected = [key for key in saved if key not in used]
     _refuse_mismatch(missing, unexpected, changes)
-    _refuse_meta(live)
     _refuse_untied(live, target)
     target._metadata = live._metadata  # type: ignore[attr-defined] # versions of the modules
     return RestorePlan("the model", lambda: model.load_state_dict(target, strict=True))
@@ -196,13 +197,14 @@ def _some(names: list[str]) -> str:
     return ", ".join(names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
-def _refuse_meta(live: Mapping[str, Any]) -> None:
-    meta = [k for k, v in live.items() if isinstance(v, torch.Tensor) and v.is_meta]
-    if meta:
-        raise StateMismatchError(
-            f"the model is on the meta device ({_some(meta)})",
-            hint="materialise it first: model.to_empty(device=...)",
-        )
+def _refuse_unready(live: Mapping[str, Any]) -> None:
+    """Refuse what no plain tensor can be copied into: lazy, meta, sharded and sparse tensors."""
+    for name, value in live.items():
+        found = find_obstacle(value) if isinstance(value, torch.Tensor) else None
+        if found is not None:
+            raise StateMismatchError(
+                f"the model cannot take a checkpoint: {name} {found[0]}", hint=found[1]
+            )
 
 
 def _refuse_untied(live: Mapping[str, Any], target: Mapping[str, Any]) -> None:
