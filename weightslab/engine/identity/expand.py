@@ -24,7 +24,7 @@ import re
 import sys
 import types
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from weightslab.engine.errors import NotCanonicalError
@@ -34,6 +34,7 @@ __all__ = [
     "LEAF",
     "Shape",
     "Special",
+    "Unordered",
     "expand",
     "mapping_shape",
     "object_state",
@@ -53,6 +54,15 @@ _FUNCTIONS: Final = (
     type,
 )
 _REMEDY: Final = "write it as a number, text, list or dict, or exclude the key with config_exclude"
+
+
+class Unordered:
+    """Members that are sorted by content, so that their order does not count."""
+
+    __slots__ = ("members",)
+
+    def __init__(self, members: Iterable[Any]) -> None:
+        self.members = list(members)
 
 
 def refuse(value: object, *, remedy: str = _REMEDY) -> NotCanonicalError:
@@ -154,6 +164,7 @@ _BY_TYPE: Final[tuple[tuple[Any, Callable[[Any], Shape]], ...]] = (
     (list, lambda v: ("list", list.__getitem__(v, slice(None)))),
     (tuple, lambda v: ("list", tuple.__getitem__(v, slice(None)))),
     ((set, frozenset), lambda v: ("set", list(v))),
+    (Unordered, lambda v: ("set", v.members)),
     (dict, lambda v: mapping_shape(list(dict.items(v)))),
     ((range, collections.deque), _elements),
     ((collections.abc.KeysView, collections.abc.ValuesView), _elements),
@@ -257,7 +268,7 @@ def mapping_shape(items: list[tuple[Any, Any]]) -> Shape:
     for key, value in items:
         short = key if type(key) in LEAF else _plain_key(key)
         if short is NotImplemented:
-            return tagged("dict", _Pairs(items))
+            return tagged("dict", Unordered(items))
         if short in plain:
             raise NotCanonicalError(f"two keys are the same once written: {short!r}")
         plain[short] = value
@@ -269,10 +280,6 @@ def _plain_key(key: Any) -> Any:
     while mode == "again":
         mode, content = expand(content)
     return content if mode == "leaf" and isinstance(content, _KEY) else NotImplemented
-
-
-class _Pairs(frozenset[tuple[Any, Any]]):
-    """The pairs of a mapping as a set: sorted by content, so that their order does not count."""
 
 
 def object_state(value: Any) -> dict[str, Any]:

@@ -29,7 +29,7 @@ from weightslab.engine.identity.callables import (
 )
 from weightslab.engine.identity.canonical import Tree, component_digest
 from weightslab.engine.identity.code import CodeForm, Facts, canonical_code
-from weightslab.engine.identity.expand import Shape, object_state
+from weightslab.engine.identity.expand import Shape, Unordered, object_state
 from weightslab.engine.identity.library import dotted_name, home_of, is_library, public_class_name
 from weightslab.engine.identity.plain import plain_tree, to_plain
 
@@ -94,7 +94,9 @@ class CodeTable:
         if issubclass(kind, dict) and kind.__module__ in ("builtins", "collections"):
             if all(type(key) is str for key in value):
                 return "dict", list(value.items())
-            return "dict", [("$dict", [list(pair) for pair in value.items()])]
+            return "dict", [("$dict", Unordered(value.items()))]
+        if kind in (set, frozenset):  # not a list here: what iterates over it sees another order
+            return "dict", [("$set", Unordered(value))]
         if kind is types.FunctionType or issubclass(kind, type):
             return self._code_shape(value)
         return wrapped_shape(value) or self._object_shape(value) or library_object(value)
