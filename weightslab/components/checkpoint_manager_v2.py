@@ -34,7 +34,6 @@ from weightslab.engine.errors import (
     IntegrityError,
     LockedError,
     ReadOnlyStoreError,
-    StorageError,
 )
 from weightslab.engine.identity.architecture import describe_model
 from weightslab.engine.identity.config import describe_config
@@ -403,7 +402,7 @@ class CheckpointManagerV2:
         for entry in entries:
             try:
                 return self._load(entry, target) | {"skipped": skipped}
-            except (IntegrityError, StorageError, FormatError) as error:  # noqa: PERF203
+            except choosing.PASSED_OVER as error:  # noqa: PERF203
                 skipped.append(choosing.skip(self.root, entry, error))
         raise IntegrityError(
             f"all {len(skipped)} checkpoints are damaged; the newest: {skipped[0]['reason']}",
@@ -455,8 +454,6 @@ class CheckpointManagerV2:
             raise
 
     def _load(self, entry: CheckpointEntry, target: LoadTarget) -> dict[str, Any]:
-        if entry.damaged is not None:
-            raise IntegrityError(entry.damaged)
         manifest = self.root.manifest(entry)
         restore(
             self.root.store,

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from weightslab.components import advising
+from weightslab.engine.errors import (
+    CheckpointNotFoundError,
+    FormatError,
+    IntegrityError,
+    StorageError,
+)
 from weightslab.engine.saving.writer import record_event
 
 if TYPE_CHECKING:
@@ -13,9 +19,12 @@ if TYPE_CHECKING:
     from weightslab.engine.repository.catalog import CheckpointEntry
     from weightslab.engine.root import CheckpointRoot
 
-__all__ = ["candidates", "find_hash", "skip"]
+__all__ = ["PASSED_OVER", "candidates", "find_hash", "skip"]
 
 logger = logging.getLogger(__name__)
+
+# why the next older checkpoint is tried; not found: deleted since it was listed
+PASSED_OVER: Final = (IntegrityError, StorageError, FormatError, CheckpointNotFoundError)
 
 
 def find_hash(root: CheckpointRoot, exp_hash: str | None, current: str | None) -> str | None:

@@ -10,7 +10,7 @@ import torch
 
 from weightslab.engine.errors import CheckpointError, StateMismatchError
 from weightslab.engine.identity.wrappers import clean_module_names, inner_of
-from weightslab.engine.tensors.storable import require_storable
+from weightslab.engine.tensors.storable import find_obstacle
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
