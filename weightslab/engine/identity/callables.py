@@ -6,8 +6,9 @@ import functools
 import types
 from typing import Any, Final
 
+from weightslab.engine.errors import NotCanonicalError
 from weightslab.engine.identity.code import canonical_code
-from weightslab.engine.identity.expand import Shape, expand, tagged
+from weightslab.engine.identity.expand import Shape, class_label, expand, object_shape, object_state
 from weightslab.engine.identity.library import dotted_name, home_of, is_library
 
 __all__ = [
@@ -83,15 +84,14 @@ def library_wrapper(function: types.FunctionType) -> Shape:
 def library_object(value: Any) -> Shape | None:
     """Return the shape of a library's object without what its methods change after construction."""
     kind: Any = type(value)
-    if not is_library(kind.__module__):
-        return None
-    shape = expand(value)
-    mode, content = shape
-    if mode != "dict" or len(content) != 1 or content[0][0] != "$object":
-        return shape
-    label, state = content[0][1]
+    try:
+        return expand(value)
+    except NotCanonicalError:
+        if not is_library(kind.__module__):
+            raise
     changing = _late_writes(kind)
-    return tagged("object", [label, {k: v for k, v in state.items() if k not in changing}])
+    state = {k: v for k, v in object_state(value).items() if k not in changing}
+    return object_shape(class_label(kind), state)
 
 
 @functools.lru_cache(maxsize=1024)

@@ -109,13 +109,16 @@ def _without(
 
 
 def flatten(plain: Any) -> Iterator[tuple[str, Any]]:
-    """Yield (dotted path, leaf) in order; empty containers and tagged values are leaves."""
+    """Yield (dotted path, leaf) in order; empty containers and tagged values are leaves.
+
+    Attributes of an object appear like the keys of a dict, its class as `$object`.
+    """
     stack: list[tuple[str, Any]] = [("", plain)]
     while stack:
         path, value = stack.pop()
         if isinstance(value, dict) and value and not _is_tagged(value):
             stack.extend(
-                (f"{path}.{key}" if path else str(key), item)
+                (path if key == "$state" else f"{path}.{key}" if path else str(key), item)
                 for key, item in reversed(value.items())
             )
         elif isinstance(value, list) and any(isinstance(item, (dict, list)) for item in value):

@@ -86,13 +86,19 @@ def expand(value: Any) -> Shape:
             return shape
     if issubclass(kind, collections.abc.Mapping):
         return mapping_shape(_read_mapping(value))
-    state = object_state(value)
-    return tagged("object", [_class_label(kind), state])
+    if is_library(kind.__module__):  # a thread, a logger, an optimizer: more than its attributes
+        raise refuse(value)
+    return object_shape(class_label(kind), object_state(value))
 
 
 def tagged(kind: str, payload: Any) -> Shape:
     """Return the shape of `{"$kind": payload}`."""
     return "dict", [(f"${kind}", payload)]
+
+
+def object_shape(label: str, state: dict[str, Any]) -> Shape:
+    """Return the shape of an object: its class, and its attributes by name."""
+    return "dict", [("$object", label), ("$state", state)]
 
 
 # ---------------------------------------------------------------- the standard library
@@ -111,14 +117,17 @@ def _enum_shape(value: Any, kind: type) -> Shape:
     if issubclass(kind, (str, int)) and not issubclass(kind, enum.Flag):
         return "again", content
     shown = content if type(content) in LEAF else None
-    return tagged("enum", [f"{_class_label(kind)}.{name}", shown])
+    return tagged("enum", [f"{class_label(kind)}.{name}", shown])
 
 
 def _ratio(value: Any) -> Shape:
     if isinstance(value, decimal.Decimal) and not value.is_finite():
         return "leaf", float(value) if not value.is_snan() else float("nan")
     if isinstance(value, decimal.Decimal) and abs(value.adjusted()) > 4000:  # noqa: PLR2004
-        return tagged("number", str(value.normalize()))
+        sign, digits, exponent = value.as_tuple()
+        text = "".join(map(str, digits)).rstrip("0")
+        scale = int(exponent) + len(digits) - len(text)
+        return tagged("number", f"{'-' if sign else ''}{text}e{scale}")
     ratio = fractions.Fraction(value)
     if ratio.denominator == 1:
         return "leaf", int(ratio)
@@ -150,7 +159,7 @@ def _named(value: Any) -> Shape:
     if name is not None:
         return tagged("name", name)
     if isinstance(value, type):
-        return tagged("class", _class_label(value))
+        return tagged("class", class_label(value))
     raise refuse(value)
 
 
@@ -166,7 +175,7 @@ _BY_TYPE: Final[tuple[tuple[Any, Callable[[Any], Shape]], ...]] = (
     ((set, frozenset), lambda v: ("set", list(v))),
     (Unordered, lambda v: ("set", v.members)),
     (dict, lambda v: mapping_shape(list(dict.items(v)))),
-    ((range, collections.deque), _elements),
+    ((range, collections.deque, collections.UserList), _elements),
     ((collections.abc.KeysView, collections.abc.ValuesView), _elements),
     (types.MappingProxyType, lambda v: mapping_shape(list(v.items()))),
     (slice, lambda v: tagged("slice", [v.start, v.stop, v.step])),
@@ -309,6 +318,6 @@ def object_state(value: Any) -> dict[str, Any]:
     return {**state, **(own or {})}
 
 
-def _class_label(kind: type) -> str:
+def class_label(kind: type) -> str:
     """Name a class: a library's in full, a user's without its module, so that it may move."""
     return public_class_name(kind) if is_library(kind.__module__) else kind.__qualname__

@@ -27,6 +27,9 @@ LIBRARIES: Final = frozenset({
     "sklearn", "timm", "torch", "torch_geometric", "torchaudio", "torchmetrics", "torchtune",
     "torchvision", "transformers", "triton", "xformers",
 })  # fmt: skip
+_DESCRIPTORS: Final = frozenset({
+    types.MethodDescriptorType, types.WrapperDescriptorType, types.ClassMethodDescriptorType,
+})  # fmt: skip
 _PUBLIC_HOMES: Final = ("torch.nn", "torch.nn.functional", "torch", "torch.optim", "numpy")
 
 
@@ -49,18 +52,16 @@ def public_class_name(cls: type) -> str:
 
 def dotted_name(value: Any) -> str | None:  # noqa: PLR0911  one line per kind of value
     """Return the dotted name of a library function, class, built-in or module; None for others."""
-    if isinstance(value, type):
+    kind = type(value)  # `isinstance` would ask the object, which may be a user's
+    if issubclass(kind, type):
         return public_class_name(value) if is_library(value.__module__) else None
-    if isinstance(value, types.ModuleType):
-        return value.__name__ if is_library(value.__name__) else None
-    if isinstance(value, types.FunctionType):
+    if kind is types.ModuleType:
+        return str(value.__name__) if is_library(value.__name__) else None
+    if kind is types.FunctionType:
         return _function_name(value)
-    if isinstance(value, types.BuiltinFunctionType):
+    if kind is types.BuiltinFunctionType:
         return _builtin_name(value)
-    if isinstance(
-        value,
-        (types.MethodDescriptorType, types.WrapperDescriptorType, types.ClassMethodDescriptorType),
-    ):
+    if kind in _DESCRIPTORS:
         return f"{public_class_name(value.__objclass__)}.{value.__name__}"
     if type(value).__module__ == "numpy" and type(value).__name__ == "ufunc":
         return f"numpy.{value.__name__}"

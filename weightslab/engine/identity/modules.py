@@ -70,6 +70,15 @@ class ModelReader:
     # ------------------------------------------------------------ results
     def identity(self) -> dict[str, Any]:
         """Return all that is hashed: entries in registration order, code digests, frozen names."""
+        try:
+            return self._describe()
+        except RecursionError as error:
+            raise IdentityError(
+                "the code or the modules are nested too deeply to be described",
+                hint="call helpers from fewer levels, or raise sys.setrecursionlimit",
+            ) from error
+
+    def _describe(self) -> dict[str, Any]:
         if self._identity is None:
             self._reach_all()
             modules = [self._entry(*row) for row in self._rows]

@@ -29,7 +29,7 @@ from weightslab.engine.identity.callables import (
 )
 from weightslab.engine.identity.canonical import Tree, component_digest
 from weightslab.engine.identity.code import CodeForm, Facts, canonical_code
-from weightslab.engine.identity.expand import Shape, Unordered, object_state
+from weightslab.engine.identity.expand import Shape, Unordered, object_shape, object_state
 from weightslab.engine.identity.library import dotted_name, home_of, is_library, public_class_name
 from weightslab.engine.identity.plain import plain_tree, to_plain
 
@@ -86,7 +86,7 @@ class CodeTable:
         """Return the canonical tree of a value."""
         return plain_tree(self.plain(value, path), strict=True)
 
-    def shape_of(self, value: Any) -> Shape | None:
+    def shape_of(self, value: Any) -> Shape | None:  # noqa: PLR0911  one rule per kind
         """Return the shape of what is code, or what the owner of the table knows; else None."""
         if self._special is not None and (shape := self._special(value)) is not None:
             return shape
@@ -95,6 +95,8 @@ class CodeTable:
             if all(type(key) is str for key in value):
                 return "dict", list(value.items())
             return "dict", [("$dict", Unordered(value.items()))]
+        if kind is Unordered:
+            return None
         if kind in (set, frozenset):  # not a list here: what iterates over it sees another order
             return "dict", [("$set", Unordered(value))]
         if kind is types.FunctionType or issubclass(kind, type):
@@ -128,7 +130,7 @@ class CodeTable:
                     entry = self.entry_of(function)
                     written |= entry.facts.writes if entry is not None else set()
         constant = {name: item for name, item in state.items() if name not in written}
-        return "dict", [("$object", [label, constant])]
+        return object_shape(label, constant)
 
     # ------------------------------------------------------------ functions
     def function(self, function: types.FunctionType) -> str:
@@ -304,16 +306,18 @@ def _stored_names(code: types.CodeType, opname: str) -> frozenset[str]:
 
 def function_shape(value: Any) -> Shape | None:
     """Return the shape of a user's function or class inside a config: its name and its code."""
-    if dotted_name(value) is not None or not isinstance(value, (types.FunctionType, type)):
+    kind = type(value)
+    if kind is not types.FunctionType and not issubclass(kind, type):
+        return None
+    if dotted_name(value) is not None:
         return None
     table = CodeTable()
     try:
         if isinstance(value, type):
-            label = table.class_of(value)
-            kind = "class"
+            label, word = table.class_of(value), "class"
         else:
-            label, kind = table.function(value), "function"
+            label, word = table.function(value), "function"
     except IdentityError as error:
         raise NotCanonicalError(error.message, hint=error.hint) from error
     digests = {name: entry.digest for name, entry in table.entries.items()}
-    return "dict", [(f"${kind}", [label, component_digest("code", plain_tree(digests))])]
+    return "dict", [(f"${word}", [label, component_digest("code", plain_tree(digests))])]
