@@ -17,6 +17,7 @@ from weightslab.components import advising, choosing
 from weightslab.components.identifying import (
     Identification,
     check_drift,
+    check_model,
     compare_with,
     identify,
     new_record,
@@ -35,7 +36,6 @@ from weightslab.engine.errors import (
     LockedError,
     ReadOnlyStoreError,
 )
-from weightslab.engine.identity.architecture import describe_model
 from weightslab.engine.identity.config import describe_config
 from weightslab.engine.identity.explain import diff_configs
 from weightslab.engine.identity.wrappers import unwrap
@@ -51,7 +51,6 @@ from weightslab.engine.saving.drafting import (
     check_step,
     make_draft,
 )
-from weightslab.engine.saving.drift import check_digest
 from weightslab.engine.saving.writer import record_event, write_checkpoint
 from weightslab.engine.values import HashUpdate, ParentLink
 
@@ -262,7 +261,7 @@ class CheckpointManagerV2:
         if not is_writer():
             name = layout.CheckpointName(exp_hash=current.exp_hash, step=number)
             return self._path(name.file_key(name.file_name(min(parts))))
-        check_drift(current, live, self._live.registered_samples())
+        check_drift(current, live, self._live.live_samples())
         advice = advising.config_drift(current, self._live.find_config(), exclude=self._exclude)
         if advice is not None:
             self._say_once(advice)
@@ -306,17 +305,11 @@ class CheckpointManagerV2:
         `update_experiment_hash` has done it already, unless the file was lost.
 
         Returns: path of `{exp_hash}_architecture.json`.
-        Raises: StateMismatchError if the model is not the one of the current experiment.
+        Raises: StateMismatchError if the current experiment has another model, or none.
         """
         self._check_writable("save the architecture")
         current = self._get_current("save the architecture")
-        description = describe_model(self._live.get_model(model, model_name))
-        check_digest(
-            current.components.model,
-            description.digest,
-            what="model",
-            exp_hash=current.exp_hash,
-        )
+        check_model(current, self._live.get_model(model, model_name))
         if is_writer():
             record = new_record(current, clock=self.root.clock, compared_with=None, changes=[])
             opening.open_experiment(self.root.store, record, current.content, force=True)

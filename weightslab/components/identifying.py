@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from weightslab.components.live_objects import named_models
 from weightslab.engine import compare
 from weightslab.engine.compare import Description
-from weightslab.engine.errors import IdentityError
+from weightslab.engine.errors import IdentityError, StateMismatchError
 from weightslab.engine.identity.architecture import describe_model, outline
 from weightslab.engine.identity.config import describe_config
 from weightslab.engine.repository.experiment import Components, ExperimentRecord
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from weightslab.engine.root import CheckpointRoot
     from weightslab.engine.values import Change
 
-__all__ = ["Identification", "check_drift", "compare_with", "identify", "new_record"]
+__all__ = ["Identification", "check_drift", "check_model", "compare_with", "identify", "new_record"]
 
 _NEWEST = 20  # experiments that a first hash is compared with: a bound on time, not on correctness
 
@@ -112,7 +112,7 @@ def identify(
         live.remember_model(found_model)
     if found_config is not None:
         live.remember_config(found_config)
-    live.remember_samples(content.samples, discarded)
+    live.remember_samples(uids, content.samples, discarded)
     return Identification(
         components=components,
         content=content,
@@ -164,7 +164,7 @@ def compare_with(
 
 
 def check_drift(current: Identification, model: Any, samples: SampleSet | None) -> None:
-    """Raise if the model to be saved, or the registered sample set, is not that of `current`.
+    """Raise if the model to be saved, or the live sample set, is not that of `current`.
 
     Raises: StateMismatchError saying what changed.
     """
@@ -174,9 +174,23 @@ def check_drift(current: Identification, model: Any, samples: SampleSet | None) 
         check_digest(
             current.components.data,
             samples.digest,
-            what="registered sample set",
+            what="sample set",
             exp_hash=current.exp_hash,
         )
+
+
+def check_model(current: Identification, model: Any) -> None:
+    """Raise unless `current` has a model, and that is the whole description of `model`.
+
+    Raises: StateMismatchError.
+    """
+    if current.components.model is None:
+        raise StateMismatchError(
+            f"the experiment {current.exp_hash} has no model",
+            hint="call update_experiment_hash(model=...), which writes the architecture too",
+        )
+    found = describe_model(model).digest
+    check_digest(current.components.model, found, what="model", exp_hash=current.exp_hash)
 
 
 def _facts(model: Any, last: Identification | None) -> dict[str, Any]:

@@ -24,7 +24,8 @@ class LiveObjects:
     """Resolves the objects a call is about.
 
     The order is: the argument, the ledger, what was given last. Models given last are held weakly,
-    so that the manager keeps nobody's weights alive; configs and sample sets are small and kept.
+    so that the manager keeps nobody's weights alive, and so are data sets with `active_uids`;
+    configs and sets of UIDs are small and kept.
     """
 
     def __init__(self) -> None:
@@ -33,6 +34,7 @@ class LiveObjects:
         self._config: Any = None
         self._samples: SampleSet | None = None
         self._discarded: SampleSet | None = None
+        self._data: Callable[[], Any] = _nothing
 
     # ------------------------------------------------------------ models
     def find_model(self, model: Any = None, name: str | None = None) -> Any:
@@ -94,21 +96,28 @@ class LiveObjects:
 
     def find_samples(self, uids: Any = None) -> tuple[SampleSet | None, SampleSet | None]:
         """Return the active and the discarded samples meant by the argument; None if unknown."""
-        if uids is None:
-            uids = ledgers.find_samples()
-        if uids is None:
-            return self._samples, self._discarded
-        return _sample_sets(uids)
+        source = self._find_data() if uids is None else uids
+        return (self._samples, self._discarded) if source is None else _sample_sets(source)
 
-    def remember_samples(self, active: SampleSet | None, discarded: SampleSet | None) -> None:
-        """Hold the sample sets as the ones given last."""
+    def remember_samples(
+        self, uids: Any, active: SampleSet | None, discarded: SampleSet | None
+    ) -> None:
+        """Hold the sample sets as the ones given last, and a live data set `uids` weakly."""
         self._samples, self._discarded = active, discarded
+        if uids is not None:
+            self._data = _weak(uids) if hasattr(uids, "active_uids") else _nothing
 
-    @staticmethod
-    def registered_samples() -> SampleSet | None:
-        """Return the samples of the ledger as they are now; None if nothing is registered."""
-        found = ledgers.find_samples()
-        return None if found is None else _sample_sets(found)[0]
+    def live_samples(self) -> SampleSet | None:
+        """Return the samples of the ledger, else of the data set given last, as they are now.
+
+        None if there is neither: UIDs that were given once cannot change.
+        """
+        source = self._find_data()
+        return None if source is None else _sample_sets(source)[0]
+
+    def _find_data(self) -> Any:
+        registered = ledgers.find_samples()
+        return self._data() if registered is None else registered
 
     # ------------------------------------------------------------ optimizers
     def target(
@@ -194,6 +203,18 @@ def named_optimizers(optimizer: Any) -> dict[str, Any]:
                 "which has no state_dict and load_state_dict"
             )
     return named
+
+
+def _nothing() -> None:
+    return None
+
+
+def _weak(item: Any) -> Callable[[], Any]:
+    """Return a weak reference; to nothing, where the type has none (its last set is kept then)."""
+    try:
+        return weakref.ref(item)
+    except TypeError:
+        return _nothing
 
 
 def _sample_sets(uids: Any) -> tuple[SampleSet, SampleSet | None]:
