@@ -67,24 +67,58 @@ def verify_checkpoint(store: Store, name: CheckpointName) -> list[Finding]:
 
 
 def verify_experiment(store: Store, exp_hash: str) -> list[Finding]:
-    """Check every byte of the files of an experiment beside its checkpoints."""
-    checks: dict[str, Callable[[], object]] = {
-        layout.experiment_key(exp_hash): lambda: ExperimentRecord.from_bytes(
-            store.map(layout.experiment_key(exp_hash)), exp_hash=exp_hash
-        )
+    """Check every byte of the files of an experiment beside its checkpoints.
+
+    A file that the record promises and that is not there is a finding, too; so is a data file of
+    which only the sidecar is left.
+    """
+    key = layout.experiment_key(exp_hash)
+    try:
+        record = ExperimentRecord.from_bytes(store.map(key), exp_hash=exp_hash)
+    except CheckpointError as error:
+        findings, promised = [Finding(key=key, problem=str(error))], set()
+    else:
+        findings, promised = [], _promised(record)
+    for name in sorted(promised | _present(store, exp_hash)):
+        findings += _findings(name, partial(_check_file, store, name))
+    return findings
+
+
+def _promised(record: ExperimentRecord) -> set[str]:
+    """Return the keys of the files that an experiment with this record has."""
+    exp_hash, components = record.exp_hash, record.components
+    keys = {
+        layout.architecture_key(exp_hash): components.model,
+        layout.architecture_key(exp_hash, "txt"): components.model,
+        layout.config_key(exp_hash): components.config,
+        layout.data_key(exp_hash): components.data,
     }
-    for suffix, check in (("json", unseal), ("txt", unseal_text)):
-        key = layout.architecture_key(exp_hash, suffix)
-        if store.stat(key) is not None:
-            checks[key] = partial(_check_sealed, store, key, check)
-    for folder, ending, check_file in (
-        (layout.config_folder(exp_hash), ".yaml", _check_config),
-        (layout.data_folder(exp_hash), ".h5", read_data_file),
+    return {key for key, digest in keys.items() if digest is not None}
+
+
+def _present(store: Store, exp_hash: str) -> set[str]:
+    """Return the keys of all files of ours in an experiment, checkpoints and record left out."""
+    architecture = (layout.architecture_key(exp_hash, suffix) for suffix in ("json", "txt"))
+    found = {key for key in architecture if store.stat(key) is not None}
+    for folder, ending in (
+        (layout.config_folder(exp_hash), ".yaml"),
+        (layout.data_folder(exp_hash), ".h5"),
     ):
-        for name in store.list(folder):
-            if name.startswith(exp_hash) and name.endswith(ending):
-                checks[folder + name] = partial(check_file, store, folder + name)
-    return [f for key, check_key in checks.items() for f in _findings(key, check_key)]
+        names = (name.removesuffix(".json") for name in store.list(folder))
+        found |= {folder + n for n in names if n.startswith(exp_hash) and n.endswith(ending)}
+    return found
+
+
+def _check_file(store: Store, key: str) -> None:
+    name = key.rpartition("/")[2]
+    if name.endswith(".h5"):
+        read_data_file(store, key)
+    elif name.endswith(".yaml"):
+        config_from_bytes(store.map(key), what=name)
+    elif name.endswith(".txt"):
+        unseal_text(store.map(key), what=name)
+    else:
+        unseal(store.map(key), what=name)
 
 
 def _findings(key: str, check: Callable[[], object]) -> list[Finding]:
@@ -93,11 +127,3 @@ def _findings(key: str, check: Callable[[], object]) -> list[Finding]:
     except CheckpointError as error:
         return [Finding(key=key, problem=str(error))]
     return []
-
-
-def _check_sealed(store: Store, key: str, check: Callable[..., object]) -> None:
-    check(store.map(key), what=key.rpartition("/")[2])
-
-
-def _check_config(store: Store, key: str) -> None:
-    config_from_bytes(store.map(key), what=key.rpartition("/")[2])
