@@ -17,6 +17,7 @@ from weightslab.engine.errors import (
     ExperimentHashClashError,
     FormatError,
     IntegrityError,
+    UnsupportedVersionError,
 )
 from weightslab.engine.identity.config import describe_config
 from weightslab.engine.jsonform import seal, seal_text, unseal, unseal_text
@@ -99,8 +100,8 @@ def _check_same(store: Store, record: ExperimentRecord, *, force: bool) -> None:
         document, _ = unseal(store.map(key), what=f"experiment record of {record.exp_hash}")
         _refuse_clash(document, record)
         ExperimentRecord.from_bytes(store.map(key), exp_hash=record.exp_hash)
-    except ExperimentHashClashError:
-        raise
+    except (ExperimentHashClashError, UnsupportedVersionError):
+        raise  # neither is damage
     except (IntegrityError, FormatError) as error:
         if not force:
             error.hint = "update_experiment_hash(..., force=True) writes the record again"
@@ -181,6 +182,8 @@ def _ensure(store: Store, file: _File, *, force: bool) -> None:
         if is_data and store.stat(sidecar_key(file.key)) is None:
             add_sidecar(store, file.key)  # its writer died between the two, or is about to add it
         file.check()
+    except UnsupportedVersionError:
+        raise  # not damage, and not ours to write over
     except CheckpointError as error:
         if not force:
             error.hint = "update_experiment_hash(..., force=True) writes the file again"
