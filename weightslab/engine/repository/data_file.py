@@ -122,7 +122,9 @@ def _read_hdf5(path: Path) -> bytes:
     if not h5py.is_hdf5(path):
         raise FormatError(f"{path} is not an HDF5 file", hint="only .h5 files can be backed up")
     try:
-        with h5py.File(path, "r"), path.open("rb") as file:
+        with h5py.File(path, "r") as opened, path.open("rb") as file:
+            if opened.mode != "r":  # HDF5 hands out what this process has open already
+                raise OSError("it is open for writing in this process")  # noqa: TRY301
             before = os.fstat(file.fileno())
             data = file.read()
             after = os.fstat(file.fileno())
