@@ -9,7 +9,7 @@ of a plain form is itself, so what was stored and read back has the digest of th
     numpy and 0-d torch scalars        number         Decimal, Fraction  {"$number": "1/10"}
     dict with keys YAML cannot hold    {"$dict": [[key, value], ...]}
     enum member   {"$enum": ["Color.RED", value]}     object of a user's class
-    function, class   {"$name": "torch.relu"}           {"$object": [class, {attribute: value}]}
+    function, class   {"$name": "torch.relu"}           {"$object": class, "$state": {name: value}}
 
 No recursion: depth is bounded by memory, the number of values by `MAX_VALUES`.
 """

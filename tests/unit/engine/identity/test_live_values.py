@@ -297,9 +297,10 @@ class Decorated(nn.Module):
 
 
 def test_decorators_of_torch_are_seen_through():
+    before = digest(Decorated())
     used = Decorated()
     used(torch.ones(1, 4))
-    assert digest(used) == digest(Decorated())
+    assert digest(used) == before
     document = describe_model(used).document
     assert "self.calls += 1" in document["sources"][""]["Decorated.quiet"]
     assert describe_model(used).weak == ()
@@ -319,3 +320,9 @@ def test_a_user_function_dressed_as_a_library_one_is_read():
         digest(Holder(dressed(3))),
     }
     assert len(found) == 3
+
+
+def test_functions_of_one_name_are_kept_apart():
+    first = digest(Holder([lambda t: t * 2, lambda t: t * 3]))
+    assert first != digest(Holder([lambda t: t * 5, lambda t: t * 3]))
+    assert first == digest(Holder([lambda t: t * 2, lambda t: t * 3]))
