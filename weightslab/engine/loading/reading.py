@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from weightslab.engine.errors import UnsupportedVersionError
 from weightslab.engine.jsonform import decode
 from weightslab.engine.repository.catalog import map_file
 from weightslab.engine.tensors.check import verify_file
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["LoadedModel", "LoadedState", "read_state"]
 
 TRAINING = "training"
+CODEC = "safetensors"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +80,11 @@ def read_state(store: Store, manifest: Manifest, *, training: bool = True) -> Lo
 
 
 def _read_file(store: Store, manifest: Manifest, file: FileRecord) -> dict[str, torch.Tensor]:
+    if file.codec != CODEC:
+        raise UnsupportedVersionError(
+            f"{file.name} has the codec {file.codec!r}; this package reads {CODEC!r}",
+            hint="pip install --upgrade weightslab",
+        )
     data = map_file(store, manifest.name, file.name)
     records = manifest.tensors_of(file)
     verify_file(data, file, records)

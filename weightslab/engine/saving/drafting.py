@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numbers
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +15,6 @@ from weightslab.engine.saving.writer import library_versions
 from weightslab.engine.training.state import capture_model, capture_optimizer, parameter_names
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     import torch
 
     from weightslab.engine.values import ParentLink
@@ -114,8 +113,10 @@ def check_metrics(metrics: Mapping[str, Any] | None) -> dict[str, float]:
 
     Raises: TypeError naming the metric that is no number.
     """
+    if metrics is not None and not isinstance(metrics, Mapping):
+        raise TypeError(f"metrics is a dict of name -> number, not {metrics!r:.60}")
     checked: dict[str, float] = {}
-    for name, value in dict(metrics or {}).items():
+    for name, value in (metrics or {}).items():
         if not isinstance(name, str):
             raise TypeError(f"the name of a metric is a str, not {name!r:.60}")
         number = value.item() if getattr(value, "ndim", None) == 0 else value
