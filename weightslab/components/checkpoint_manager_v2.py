@@ -287,7 +287,7 @@ class CheckpointManagerV2:
     def _optimizers_to_save(
         self, optimizer: Any, name: str | None, *, wanted: bool
     ) -> dict[str, Any] | None:
-        """Return what to save as training state; None for a save of the weights alone."""
+        """Return what to save as training state; None where only the weights are wanted."""
         if not wanted:
             return None
         found = self._live.find_optimizer(optimizer, name)
@@ -296,7 +296,7 @@ class CheckpointManagerV2:
                 "no optimizer was passed and none is registered: the checkpoint holds weights only; "
                 "pass optimizer=, register_optimizer(...), or say save_optimizer=False"
             )
-            return None
+            return {}
         return named_optimizers(found)
 
     def save_model_architecture(self, model: Any = None, model_name: str | None = None) -> Path:
@@ -396,7 +396,7 @@ class CheckpointManagerV2:
             try:
                 return self._load(entry, target) | {"skipped": skipped}
             except choosing.PASSED_OVER as error:  # noqa: PERF203
-                skipped.append(choosing.skip(self.root, entry, error))
+                skipped.append(choosing.skip(self.root, entry, error, record=is_writer()))
         raise IntegrityError(
             f"all {len(skipped)} checkpoints are damaged; the newest: {skipped[0]['reason']}",
             hint="manager.root.verify() lists what is wrong with each",
@@ -459,7 +459,7 @@ class CheckpointManagerV2:
         self._ancestry.settle(_unwrapped(target.live), manifest)
         self._live.remember_model(target.live)
         name = manifest.name
-        if not self.root.read_only:
+        if is_writer() and not self.root.read_only:
             record_event(
                 self.root,
                 "checkpoint_loaded",

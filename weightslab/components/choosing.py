@@ -48,8 +48,8 @@ def candidates(
     been the newest, and the caller has to say that it was passed over.
     """
     wanted = find_hash(root, exp_hash, current)
-    if wanted is None:
-        return []
+    if wanted is None or (exp_hash is None and root.catalog.experiment(wanted) is None):
+        return []  # another rank may be about to begin the current experiment
     entries = root.checkpoints(wanted)
     if not entries:
         advising.warn_no_checkpoints(root, root.get_hash(wanted))
@@ -57,11 +57,13 @@ def candidates(
     return damaged + [e for e in reversed(entries) if e.damaged is None]
 
 
-def skip(root: CheckpointRoot, entry: CheckpointEntry, error: CheckpointError) -> dict[str, Any]:
+def skip(
+    root: CheckpointRoot, entry: CheckpointEntry, error: CheckpointError, *, record: bool
+) -> dict[str, Any]:
     """Say that a damaged checkpoint is passed over; returns what the caller is told of it."""
     name = entry.name
     logger.warning("skipping the damaged checkpoint %s: %s", name.stem, error)
     facts = {"step": name.step, "revision": name.revision, "reason": str(error)}
-    if not root.read_only:
+    if record and not root.read_only:
         record_event(root, "checkpoint_skipped", exp_hash=name.exp_hash, **facts)
     return facts | {"name": name.stem}

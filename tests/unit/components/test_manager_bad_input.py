@@ -71,7 +71,7 @@ def test_unknown_hash_in_an_empty_root_says_that_it_is_empty(manager):
 def test_model_names_with_separators_are_refused(unchanged, name):
     manager, exp_hash = unchanged.manager, unchanged.exp_hash
     models = {name: unchanged.model, "other": make()[0]}
-    with pytest.raises(ValueError, match="model name .* cannot be part of a file name"):
+    with pytest.raises(ValueError, match=r"model name .* cannot be part of a file name"):
         manager.save_model_checkpoint(models, step=2, save_optimizer=False)
     assert manager.current_hash == exp_hash
 

@@ -48,7 +48,8 @@ def make_draft(
 
     Args:
         models: part (`model` or `model.{name}`) -> module.
-        optimizers: name -> optimizer; None for weights only.
+        optimizers: name -> optimizer; None for weights only. An empty dict still saves what the
+            wrappers count (`AveragedModel.n_averaged`).
         facts: everything else.
     Raises: NotStorableError naming the tensor or value that has no place in the format.
     """
@@ -57,7 +58,7 @@ def make_draft(
     if optimizers is not None:
         names = parameter_names(models.values())
         states = {name: capture_optimizer(item, names) for name, item in optimizers.items()}
-        training = {"optimizer": states}
+        training = {"optimizer": states} if states else {}
     captured = {part: capture_model(module) for part, module in models.items()}
     snapshot = take_snapshot(captured, training)
     return Draft(

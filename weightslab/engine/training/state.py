@@ -51,7 +51,7 @@ class ModelState:
     Attributes:
         tensors: state_dict key without wrapper segments -> live tensor, detached, not copied.
         extra: the same for entries that are no tensors (`get_extra_state`).
-        wrapper_state: entries of the wrappers themselves (`AveragedModel.n_averaged`), by raw key.
+        wrapper_state: the same for entries of the wrappers themselves (`AveragedModel.n_averaged`).
     """
 
     tensors: dict[str, torch.Tensor] = field(default_factory=dict)
@@ -93,9 +93,9 @@ def capture_model(model: torch.nn.Module) -> ModelState:
     state = ModelState()
     keys = _clean_keys(model)
     for raw, value in model.state_dict().items():
-        clean = keys(raw)
-        if clean is None:
-            state.wrapper_state[raw] = value
+        clean, of_wrapper = keys(raw)
+        if of_wrapper:
+            state.wrapper_state[clean] = value
         elif isinstance(value, torch.Tensor):
             state.tensors[clean] = value
         else:
@@ -103,18 +103,17 @@ def capture_model(model: torch.nn.Module) -> ModelState:
     return state
 
 
-def _clean_keys(model: torch.nn.Module) -> Callable[[str], str | None]:
-    """Return raw state_dict key -> clean key, or None for the state of a wrapper itself."""
+def _clean_keys(model: torch.nn.Module) -> Callable[[str], tuple[str, bool]]:
+    """Return raw state_dict key -> clean key, and whether it is the state of a wrapper itself."""
     modules = clean_module_names(model)
     live = dict(model.named_modules(remove_duplicate=False))
 
-    def clean(raw: str) -> str | None:
+    def clean(raw: str) -> tuple[str, bool]:
         owner, _, name = raw.rpartition(".")
         if owner not in modules:
-            return raw  # named by a hook of the user
-        if owner in live and inner_of(live[owner]) is not None:
-            return None
-        return f"{modules[owner]}.{name}" if modules[owner] else name
+            return raw, False  # named by a hook of the user
+        of_wrapper = owner in live and inner_of(live[owner]) is not None
+        return (f"{modules[owner]}.{name}" if modules[owner] else name), of_wrapper
 
     return clean
 
@@ -144,9 +143,9 @@ def plan_model_restore(
     target = OrderedDict[str, Any]()
     missing, changes, used = [], {}, set()
     for raw, value in live.items():
-        clean = keys(raw)
-        if clean is None:
-            target[raw] = (wrapper_state or {}).get(raw, value)
+        clean, of_wrapper = keys(raw)
+        if of_wrapper:
+            target[raw] = (wrapper_state or {}).get(clean, value)
             continue
         used.add(clean)
         if clean not in saved:
@@ -239,7 +238,7 @@ def parameter_names(models: Iterable[torch.nn.Module]) -> dict[int, str]:
     for model in models:
         keys = _clean_keys(model)
         for raw, parameter in model.named_parameters(remove_duplicate=False):
-            names.setdefault(id(parameter), keys(raw) or raw)
+            names.setdefault(id(parameter), keys(raw)[0])
     return names
 
 
