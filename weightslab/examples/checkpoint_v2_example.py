@@ -339,7 +339,10 @@ def play(screen: Screen, root: str) -> None:
         after = len(manager.root.experiments()), len(manager.root.checkpoints())
     new = after[0] - before[0], after[1] - before[1]
     again = "Run it again: nothing is lost, nothing is written twice." if new[1] else ""
-    screen.say(f"\nThis run added {new[0]} experiments and {new[1]} checkpoints to {root}. {again}")
+    screen.say(
+        f"\nThis run added {new[0]} of the {after[0]} experiments and {new[1]} of the {after[1]} "
+        f"checkpoints in {root}. {again}"
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
