@@ -155,5 +155,5 @@ def test_signatures_in_the_guide_are_those_of_the_code(cls, name):
     defaults = [d for d in (*shown.defaults, *shown.kw_defaults) if d is not None]
     values = [p.default for p in real if p.default is not p.empty]
     assert len(defaults) == len(values)
-    for default, value in zip(defaults, values):
+    for default, value in zip(defaults, values, strict=True):
         assert ast.literal_eval(default) in (value, ...)  # `...`: a default that is code

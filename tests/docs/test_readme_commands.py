@@ -28,6 +28,7 @@ def test_every_make_target_of_the_readme_exists(target):
     finished = subprocess.run(
         ["make", "-n", "--no-print-directory", "-C", str(REPOSITORY), target],
         capture_output=True,
+        check=False,
         text=True,
         env={k: v for k, v in os.environ.items() if k not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")},
     )

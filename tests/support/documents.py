@@ -60,7 +60,7 @@ def expected_outputs(document):
     """Line of a python block -> what the document says it prints; blocks that say nothing are absent."""
     lines, blocks = document.split("\n"), fenced_blocks(document)
     outputs = {}
-    for block, after in zip(blocks, [*blocks[1:], None]):
+    for block, after in zip(blocks, [*blocks[1:], None], strict=True):
         if block.language != "python":
             continue
         said = [line for line in block.text.split("\n") if line.startswith(OUTPUT)]
@@ -96,6 +96,7 @@ def run_program(document, folder, *, name):
         cwd=work,
         env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONIOENCODING": "utf-8"},
         capture_output=True,
+        check=False,
         text=True,
         timeout=240,
     )
