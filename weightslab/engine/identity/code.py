@@ -293,9 +293,6 @@ class _Writer:
             else:
                 self.facts.in_place |= in_place
 
-    def _constant(self, node: ast.Constant) -> Tree:
-        return constant_tree(node.value)
-
     def _operator(self, node: Any) -> Tree:
         folded = fold_constants(node)
         return constant_tree(folded.value) if folded is not None else self._generic(node)
@@ -361,7 +358,7 @@ _HANDLERS: Final[dict[type, Callable[[Any, Any], Tree]]] = {
     ast.Attribute: _Writer._attribute,
     ast.Subscript: _Writer._subscript,
     ast.Call: _Writer._call,
-    ast.Constant: _Writer._constant,
+    ast.Constant: lambda _, node: constant_tree(node.value),
     ast.BinOp: _Writer._operator,
     ast.UnaryOp: _Writer._operator,
     ast.FunctionDef: _Writer._nested,
