@@ -19,10 +19,10 @@ demo: $(READY)
 	$(BIN)/python weightslab/examples/checkpoint_v2_example.py --root $(ROOT)
 
 test: $(READY)
-	$(BIN)/python -m pytest -n $(JOBS) --cov --cov-report=term --cov-fail-under=90
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --cov --cov-report=term --cov-fail-under=90
 
 test-fast: $(READY)
-	$(BIN)/python -m pytest -n $(JOBS) -m 'not slow'
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m 'not slow'
 
 lint: $(READY)
 	$(BIN)/ruff check .
