@@ -9,7 +9,7 @@ from support.documents import GUIDE, README, REPOSITORY
 
 DOCUMENTS = [README, GUIDE, *sorted((REPOSITORY / "docs").rglob("*.md"))]
 # indented lines, fenced blocks and code spans: brackets in code are no links
-_CODE = re.compile(r"^```.*?^```$|^    .*$|`[^`\n]*`", re.MULTILINE | re.DOTALL)
+_CODE = re.compile(r"^```[\s\S]*?^```$|^    .*$|`[^`\n]*`", re.MULTILINE)
 _LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 # a path inside the repository, in a code span; names in a root (`logs/events.jsonl`) have other folders
 _PATH = re.compile(
@@ -43,6 +43,12 @@ def test_every_relative_link_leads_somewhere(path):
 def test_every_file_that_is_named_exists(path):
     named = set(_PATH.findall(path.read_text(encoding="utf-8")))
     assert [name for name in sorted(named) if not (REPOSITORY / name).exists()] == []
+
+
+def test_code_is_not_taken_for_links_and_nothing_else_is_lost():
+    text = "[a](one)\n```\n[b](two)\n```\n    [c](three)\n`[d](four)` [e](five)\n"
+
+    assert _LINK.findall(_CODE.sub("", text)) == ["one", "five"]
 
 
 def test_links_with_a_wrong_anchor_would_be_found():

@@ -61,6 +61,14 @@ def _all_files(folder):
     }
 
 
+def _names_in_the_picture(exp_hash):
+    """The files and folders that the README shows under "On disk", with this hash in them."""
+    section = README.read_text("utf-8").split("## On disk")[1].split("## ")[0]
+    paths = re.findall(r"^    [\s\u2500-\u257f]*([\w./]+)", section, re.MULTILINE)
+    names = {name for path in paths for name in path.split("/") if name}
+    return {re.sub(r"[0-9a-f]{16}", exp_hash, name) for name in names}
+
+
 @pytest.mark.slow
 def test_the_script_of_the_readme_goes_on_where_it_was_killed(tmp_path):
     script = _readme_script()
@@ -84,6 +92,8 @@ def test_the_script_of_the_readme_goes_on_where_it_was_killed(tmp_path):
     assert root.verify() == []
     assert not list((tmp_path / "runs").rglob("*.pending"))
     assert not list((tmp_path / "runs").rglob("*.tmp"))
+
+    assert _names_in_the_picture(exp_hash) - {p.name for p in tmp_path.rglob("*")} == set()
 
     files = _all_files(tmp_path / "runs")
     third, _ = _run(tmp_path, script)
