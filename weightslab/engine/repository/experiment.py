@@ -51,7 +51,7 @@ class ExperimentRecord:
         weak: marks of what could not be described from source, by module.
         environment: versions of Python, the libraries and the platform; never part of the hash.
         facts: numbers for people: `num_parameters`, `num_modules`, `num_samples`, `model_class`.
-        changed_from: `{exp_hash, digest, changes: [text, ...]}` of the experiment that this one was
+        changed_from: `{exp_hash, changes: [text, ...]}` of the experiment that this one was
             compared with when it began, None for the first.
         facets: optional parts of the identity that are switched on.
     """
@@ -115,6 +115,6 @@ class ExperimentRecord:
             raise InvalidManifestError(f"{what} is not in order: {error}") from error
         if record.components.digest != combined or record.exp_hash != exp_hash:
             raise InvalidManifestError(
-                f"{what} describes {combined}, which belongs in the folder {exp_hash_of(combined)}"
+                f"{what} describes {combined!r:.90}, which does not belong in this folder"
             )
         return record
