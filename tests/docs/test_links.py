@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 
 import pytest
 from support.documents import GUIDE, README, REPOSITORY
 
+# names of record schemas, which look like modules
+SCHEMAS = tuple(
+    f"weightslab.{name}" for name in ("experiment", "architecture", "samples", "file", "checkpoint")
+)
 DOCUMENTS = [README, GUIDE, *sorted((REPOSITORY / "docs").rglob("*.md"))]
 # indented lines, fenced blocks and code spans: brackets in code are no links
 _CODE = re.compile(r"^```[\s\S]*?^```$|^    .*$|`[^`\n]*`", re.MULTILINE)
@@ -43,6 +48,14 @@ def test_every_relative_link_leads_somewhere(path):
 def test_every_file_that_is_named_exists(path):
     named = set(_PATH.findall(path.read_text(encoding="utf-8")))
     assert [name for name in sorted(named) if not (REPOSITORY / name).exists()] == []
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_every_module_that_is_named_can_be_imported(path):
+    text = re.sub(r"\[[^\]]*\]\([^)]*\)|`[^`\n]*\.(md|py)`", "", path.read_text(encoding="utf-8"))
+    for name in set(re.findall(r"\bweightslab(?:\.[a-z_]\w*)+\b", text)):
+        if not name.startswith(SCHEMAS):
+            importlib.import_module(name)
 
 
 def test_code_is_not_taken_for_links_and_nothing_else_is_lost():
