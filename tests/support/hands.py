@@ -1,0 +1,180 @@
+"""What worker processes do to a root without torch; run by the fork server.
+
+A kill takes whatever is at hand, so each worker says what was acknowledged at once, and no sooner.
+"""
+
+from __future__ import annotations
+
+import logging
+from concurrent.futures import Future
+
+import h5py  # noqa: F401 - loaded before the fork, not once in each worker
+from support.fork_server import speak
+from support.roots import begin, content_of, hash_of, read, save, small_root, tidy_all
+
+from weightslab.engine.errors import (
+    CheckpointError,
+    CheckpointNotFoundError,
+    ExperimentNotFoundError,
+    FormatError,
+    IntegrityError,
+    StorageError,
+)
+from weightslab.engine.repository import commit
+from weightslab.engine.repository.opening import tidy
+
+logging.disable(logging.CRITICAL)
+
+
+class InlinePool:
+    """An executor that does the work at once in the thread that hands it in."""
+
+    def __init__(self, *_):
+        pass
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+    def submit(self, work, *args):
+        done = Future()
+        try:
+            done.set_result(work(*args))
+        except BaseException as error:  # noqa: BLE001 - as an executor does it
+            done.set_exception(error)
+        return done
+
+
+def acknowledge(manifest, text):
+    """Say that a checkpoint was committed."""
+    name = manifest.name
+    speak(saved=[name.exp_hash, name.step, name.revision, text, manifest.sequence])
+
+
+def save_forever(ready, path, number, first_step, size_bytes):
+    """Open the experiment, clean up, then save and revise step after step until killed."""
+    ready()
+    root = small_root(path)
+    exp_hash, _ = begin(root, number, num_samples=20)
+    tidy(root.store, exp_hash)
+    speak(opened=exp_hash)
+    step = first_step
+    while True:
+        for text in (f"{step}", f"{step} again")[: 1 + step % 2]:
+            acknowledge(save(root, exp_hash, step, text, size_bytes), text)
+        step += 1
+
+
+def save_some(ready, path, number, steps, text, size_bytes=48):
+    """Save the given steps with one content; returns (step, revision, sequence) of each."""
+    root = small_root(path)
+    ready()
+    manifests = [save(root, hash_of(number), step, text, size_bytes) for step in steps]
+    return [(m.name.step, m.name.revision, m.sequence) for m in manifests]
+
+
+def open_it(ready, path, number, num_samples):
+    """Open an experiment; returns whether this process created it."""
+    root = small_root(path)
+    ready()
+    return begin(root, number, num_samples=num_samples)[1]
+
+
+def save_in_three_stages(ready, scratch, path, number):
+    """Once for nothing, then behind the gate: open an experiment, save a step, revise it."""
+    commit.ThreadPoolExecutor = InlinePool  # system calls are counted in each thread by itself
+    _three_stages(scratch, number, say=lambda *_: None)  # loads all modules that are loaded late
+    speak(ready=True)
+    ready()
+    return _three_stages(path, number, say=acknowledge)
+
+
+def _three_stages(path, number, *, say):
+    root = small_root(path)
+    exp_hash, _ = begin(root, number)
+    tidy(root.store, exp_hash)
+    for text in ("first", "second"):
+        say(save(root, exp_hash, 1, text), text)
+    return True
+
+
+def save_what_may_be_deleted(ready, path, number, steps):
+    """Save steps while somebody deletes; returns (step, revision) that were acknowledged."""
+    root = small_root(path)
+    ready()
+    saved, refused = [], 0
+    for step in steps:
+        try:
+            manifest = save(root, hash_of(number), step, f"{step}")
+            saved.append((manifest.name.step, manifest.name.revision))
+        except StorageError:
+            refused += 1  # the folder went away under its hands, and it said so
+    return {"saved": saved, "refused": refused}
+
+
+def delete_what_is_there(ready, path, number, until_step):
+    """Delete each step as it appears, up to the last one; returns those deleted."""
+    root = small_root(path)
+    ready()
+    deleted = []
+    while until_step not in deleted:
+        for entry in root.checkpoints(hash_of(number)):
+            root.delete(entry.name.exp_hash, step=entry.name.step)
+            deleted.append(entry.name.step)
+    return deleted
+
+
+def delete_experiments(ready, path, number, times):
+    """Delete the whole experiment again and again; returns how often it worked."""
+    root = small_root(path)
+    ready()
+    done = 0
+    for _ in range(times):
+        try:
+            root.delete(hash_of(number))
+            done += 1
+        except (ExperimentNotFoundError, CheckpointNotFoundError, StorageError):
+            continue
+    return done
+
+
+def read_all(ready, path, number, num_checkpoints):
+    """List and read until so many are there; returns (turns, what was wrong)."""
+    root = small_root(path, read_only=True)
+    ready()
+    turns, found = 0, 0
+    while found < num_checkpoints:
+        entries = root.checkpoints(hash_of(number))
+        wrong = _look_at(root, entries)
+        if wrong:
+            return turns, wrong
+        if len(entries) < found:
+            return turns, [f"{found} checkpoints became {len(entries)}"]
+        turns, found = turns + 1, len(entries)
+    return turns, []
+
+
+def _look_at(root, entries):
+    wrong = [f"{e.name.stem}: {e.damaged}" for e in entries if e.damaged is not None]
+    for entry in entries[-6:]:  # the newest are those that may be half there
+        try:
+            parts = read(root, entry.name)
+        except (CheckpointError, IntegrityError, FormatError) as error:
+            wrong.append(f"{entry.name.stem}: {error}")
+        else:
+            size_bytes = len(parts["model"])
+            texts = [content_of(text, size_bytes) for text in "abcdefgh"]
+            wrong += [] if parts in texts else [f"{entry.name.stem}: mixed content"]
+    return wrong
+
+
+def tidy_forever(ready, path, until):
+    """Clean up after the dead, again and again, while others live; returns what was removed."""
+    root = small_root(path)
+    ready()
+    removed = []
+    while len(root.checkpoints()) < until:
+        removed += tidy_all(root)
+    return removed
