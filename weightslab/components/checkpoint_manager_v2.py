@@ -448,6 +448,7 @@ class CheckpointManagerV2:
 
     def _load(self, entry: CheckpointEntry, target: LoadTarget) -> dict[str, Any]:
         manifest = self.root.manifest(entry)
+        found = summary(manifest, folder=self._path(layout.model_folder(manifest.name.exp_hash)))
         restore(
             self.root.store,
             manifest,
@@ -468,7 +469,7 @@ class CheckpointManagerV2:
                 revision=name.revision,
                 into=self.current_hash,
             )
-        return summary(manifest, folder=self._path(layout.model_folder(name.exp_hash)))
+        return found
 
     # ------------------------------------------------------------ looking
     def load_config(

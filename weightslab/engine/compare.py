@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from weightslab.engine.errors import CheckpointError, ObjectNotFoundError
 from weightslab.engine.identity.explain import diff_configs, diff_models, diff_samples
@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from weightslab.engine.storage.store import Store
 
 __all__ = ["Description", "describe_stored", "diff", "nearest"]
+
+
+# what a stored description, sealed by somebody else, can make of a comparison
+_MALFORMED: Final = (AttributeError, IndexError, KeyError, RecursionError, TypeError, ValueError)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,7 +99,10 @@ def diff(old: Description, new: Description) -> list[Change]:
                 Change(component=part, kind=kind, path=part, old=before, new=after, text=text)
             )
             continue
-        found = _diff_part(part, old, new)
+        try:
+            found = _diff_part(part, old, new)
+        except _MALFORMED:
+            found = []
         changes += found or [
             Change(
                 component=part,

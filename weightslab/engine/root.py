@@ -10,7 +10,6 @@ root.delete("3f2a", step=100)
 from __future__ import annotations
 
 import difflib
-import math
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -209,11 +208,11 @@ class CheckpointRoot:
         """
         if mode not in ("min", "max"):
             raise ValueError(f"mode is 'min' or 'max', not {mode!r}")
-        sign = -1.0 if mode == "min" else 1.0
+        sign = -1 if mode == "min" else 1  # an int: a metric may be an int beyond every float
         entries = [
             e
             for e in self.checkpoints(exp_hash)
-            if metric in e.metrics and not math.isnan(e.metrics[metric])
+            if metric in e.metrics and e.metrics[metric] == e.metrics[metric]  # not NaN
         ]
         return max(
             entries,

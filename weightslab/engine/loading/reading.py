@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from weightslab.engine.errors import UnsupportedVersionError
+from weightslab.engine.errors import FormatError, UnsupportedVersionError
 from weightslab.engine.jsonform import decode
 from weightslab.engine.repository.catalog import map_file
 from weightslab.engine.tensors.check import verify_file
@@ -66,7 +66,7 @@ def read_state(store: Store, manifest: Manifest, *, training: bool = True) -> Lo
         if file.part != TRAINING:
             models[file.part] = LoadedModel(
                 tensors=_read_file(store, manifest, file),
-                extra=decode(manifest.state.get(file.part, {}), path=file.part),
+                extra=_mapping(decode(manifest.state.get(file.part, {}), path=file.part), file.part),
                 aliases=_aliases(manifest, file.part),
             )
         elif training:
@@ -75,7 +75,9 @@ def read_state(store: Store, manifest: Manifest, *, training: bool = True) -> Lo
     if training and TRAINING in manifest.state:
         for dropped, kept in _aliases(manifest, TRAINING).items():
             tree_tensors[dropped] = tree_tensors[kept]
-        tree = join(manifest.state[TRAINING], tree_tensors)
+        tree = _mapping(join(manifest.state[TRAINING], tree_tensors), TRAINING)
+        for name, content in tree.items():
+            _mapping(content, f"{TRAINING}.{name}")
     return LoadedState(manifest=manifest, models=models, training=tree)
 
 
@@ -89,6 +91,12 @@ def _read_file(store: Store, manifest: Manifest, file: FileRecord) -> dict[str, 
     records = manifest.tensors_of(file)
     verify_file(data, file, records)
     return {key: tensor_view(data, record) for key, record in records.items()}
+
+
+def _mapping(value: Any, path: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise FormatError(f"the state of {path} is a {type(value).__name__}, not a mapping")
+    return value
 
 
 def _aliases(manifest: Manifest, part: str) -> dict[str, str]:

@@ -137,8 +137,14 @@ def _plan_optimizers(
 
 
 def summary(manifest: Manifest, *, folder: Path) -> dict[str, Any]:
-    """Return what a load tells the caller: step, timestamp, metadata, metrics, exp_hash, path."""
-    file = min((f for f in manifest.files if f.part != "training"), key=lambda f: f.part)
+    """Return what a load tells the caller: step, timestamp, metadata, metrics, exp_hash, path.
+
+    Raises: FormatError; so it is asked before anything is restored.
+    """
+    models = [f for f in manifest.files if f.part != "training"]
+    if not models:
+        raise FormatError(f"checkpoint {manifest.name.stem} holds no model")
+    file = min(models, key=lambda f: f.part)
     return {
         "step": manifest.name.step,
         "revision": manifest.name.revision,

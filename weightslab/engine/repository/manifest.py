@@ -7,7 +7,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from weightslab.engine.errors import InvalidManifestError, UnsupportedVersionError
 from weightslab.engine.jsonform import decode, seal, unseal
-from weightslab.engine.repository.layout import CheckpointName, parse_checkpoint_file
+from weightslab.engine.repository.layout import (
+    CheckpointName,
+    parse_checkpoint_file,
+    parse_config_name,
+)
 from weightslab.engine.values import FileRecord, ParentLink, TensorRecord, parse_utc
 
 if TYPE_CHECKING:
@@ -152,12 +156,10 @@ class Manifest:
             revision=_count(document["revision"], least=1),
         )
         files = tuple(
-            FileRecord(name=_checked(name, file), **_typed(record, dict))
-            for file, record in _typed(document["files"], dict).items()
+            _file(name, file, record) for file, record in _typed(document["files"], dict).items()
         )
         known = {file.name for file in files}
         tensors = {k: _tensor(v, known) for k, v in _typed(document["tensors"], dict).items()}
-        parent = _typed(document["parent"], dict)
         aliases = _typed(document["aliases"], dict)
         if any(target not in tensors for target in aliases.values()):
             raise InvalidManifestError("an alias names a tensor that the manifest does not have")
@@ -168,8 +170,8 @@ class Manifest:
             created_at=parse_utc(document["created_at"]),
             metadata=document["metadata"],
             metrics=_typed(document["metrics"], dict),
-            parent=ParentLink(**{**parent, "via": tuple(parent.get("via", ()))}),
-            config_file=document.get("config_file"),
+            parent=_parent(_typed(document["parent"], dict)),
+            config_file=_config_file(name, document.get("config_file")),
             files=files,
             tensors=tensors,
             aliases=aliases,
@@ -179,8 +181,14 @@ class Manifest:
         )
 
     def metric_values(self) -> dict[str, float]:
-        """Return the metrics as numbers."""
-        values: dict[str, float] = decode(self.metrics, path="metrics")
+        """Return the metrics as numbers.
+
+        Raises: FormatError if one is no number.
+        """
+        values: dict[str, float] = _typed(decode(self.metrics, path="metrics"), dict)
+        for name, value in values.items():
+            if type(value) not in (int, float):
+                raise InvalidManifestError(f"metric {name!r:.60} is {value!r:.60}, not a number")
         return values
 
 
@@ -202,11 +210,16 @@ def check_schema(document: dict[str, Any], *, schema: str, version: int, what: s
         )
 
 
-def _checked(name: CheckpointName, file: str) -> str:
+def _file(name: CheckpointName, file: str, document: Any) -> FileRecord:
     found = parse_checkpoint_file(file)
     if found is None or found[0] != name or not found[1].endswith("safetensors"):
         raise InvalidManifestError(f"{file!r} is not a file of checkpoint {name.stem}")
-    return file
+    record = FileRecord(name=file, **_typed(document, dict))
+    for text in (record.part, record.digest, record.header_digest, record.codec):
+        _typed(text, str)
+    _count(record.size_bytes)
+    _count(record.header_size_bytes)
+    return record
 
 
 def _tensor(document: Any, files: set[str]) -> TensorRecord:
@@ -215,9 +228,32 @@ def _tensor(document: Any, files: set[str]) -> TensorRecord:
     tensor = TensorRecord(**{**record, "shape": shape})
     if tensor.file not in files:
         raise InvalidManifestError(f"a tensor lies in {tensor.file!r}, which is not listed")
+    _typed(tensor.dtype, str)
+    _typed(tensor.digest, str)
     _count(tensor.offset)
     _count(tensor.size_bytes)
     return tensor
+
+
+def _parent(document: dict[str, Any]) -> ParentLink:
+    via = tuple(_typed(h, str) for h in _typed(document.get("via", []), list))
+    link = ParentLink(**{**document, "via": via})
+    for text in (link.exp_hash, link.manifest_digest):
+        _optional(text, str)
+    for number in (link.step, link.revision):
+        _optional(number, int)
+    _optional(link.exact, bool)
+    return link
+
+
+def _config_file(name: CheckpointName, file: Any) -> str | None:
+    if _optional(file, str) is not None and parse_config_name(name.exp_hash, file) is None:
+        raise InvalidManifestError(f"{file!r:.60} is not a config file of {name.exp_hash}")
+    return file  # type: ignore[no-any-return] # a str or None, checked
+
+
+def _optional(value: Any, kind: type) -> Any:
+    return None if value is None else _typed(value, kind)
 
 
 def _typed(value: Any, kind: type) -> Any:

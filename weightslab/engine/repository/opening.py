@@ -17,6 +17,7 @@ from weightslab.engine.errors import (
     ExperimentHashClashError,
     FormatError,
     IntegrityError,
+    InvalidManifestError,
     UnsupportedVersionError,
 )
 from weightslab.engine.identity.config import describe_config
@@ -237,8 +238,12 @@ def read_architecture(store: Store, exp_hash: str) -> dict[str, Any]:
 def _check_architecture(store: Store, record: ExperimentRecord) -> None:
     from weightslab.engine.identity.architecture import digest_of_document
 
-    found = digest_of_document(read_architecture(store, record.exp_hash))
-    _check_digest(layout.architecture_key(record.exp_hash), found, record.components.model)
+    key = layout.architecture_key(record.exp_hash)
+    try:
+        found = digest_of_document(read_architecture(store, record.exp_hash))
+    except (AttributeError, KeyError, RecursionError, TypeError) as error:
+        raise InvalidManifestError(f"{key} is not in order: {error!r}") from error
+    _check_digest(key, found, record.components.model)
 
 
 def _check_config(

@@ -282,9 +282,12 @@ def plan_optimizer_restore(
         )
     state = saved["state"]
     if isinstance(optimizer, torch.optim.Optimizer):
-        _check_groups(optimizer, state)
-        _check_names(_group_names(optimizer, names or {}), saved["names"])
-        _check_shapes(optimizer, state)
+        try:
+            _check_groups(optimizer, state)
+            _check_names(_group_names(optimizer, names or {}), saved["names"])
+            _check_shapes(optimizer, state)
+        except (AttributeError, KeyError, TypeError) as error:
+            raise StateMismatchError(f"the saved state of {what} is not in order") from error
     return RestorePlan(what, lambda: optimizer.load_state_dict(_own(state)))
 
 
