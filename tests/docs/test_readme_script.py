@@ -34,7 +34,7 @@ def _start(folder, script):
 
 
 def _steps(text):
-    return [int(step) for step in re.findall(r"^step (\d+):", text, re.MULTILINE)]
+    return [int(step) for step in re.findall(r"_step_(\d+)\.safetensors$", text, re.MULTILINE)]
 
 
 def _run(folder, script):

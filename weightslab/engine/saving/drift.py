@@ -28,9 +28,9 @@ def check_outline(expected: Mapping[str, str], found: Mapping[str, str], *, exp_
     missing = [path for path in expected if path not in found]
     unexpected = [path for path in found if path not in expected]
     changed = {
-        p: f"{expected[p]} -> {found[p]}"
-        for p in expected
-        if found.get(p, expected[p]) != expected[p]
+        path: _difference(text, found[path])
+        for path, text in expected.items()
+        if found.get(path, text) != text
     }
     lines = [f"{p or '(model)'}: {text}" for p, text in changed.items()]
     lines += [f"{p or '(model)'} is gone" for p in missing]
@@ -46,6 +46,14 @@ def check_outline(expected: Mapping[str, str], found: Mapping[str, str], *, exp_
         hint="call update_experiment_hash(model=...) after changing a model, then save",
         context={"exp_hash": exp_hash},
     )
+
+
+def _difference(old: str, new: str) -> str:
+    """Return the facts of an outline text that differ, old -> new."""
+    before, after = (list(dict.fromkeys(text.split("; "))) for text in (old, new))
+    gone = "; ".join(fact for fact in before if fact not in after)
+    come = "; ".join(fact for fact in after if fact not in before)
+    return f"{gone or 'nothing'} -> {come or 'nothing'}"
 
 
 def check_digest(expected: str | None, found: str | None, *, what: str, exp_hash: str) -> None:
