@@ -84,8 +84,10 @@ class RootMachine(RuleBasedStateMachine):
         return max((r for s, r in self.saved[number] if s == step), default=0)
 
     def next_sequence(self, number):
+        # a number is left free for each manifest that cannot be read
+        hidden = [s for s in self.saved[number].values() if s.damage == "manifest"]
         known = (s.sequence for s in self.saved[number].values() if s.damage != "manifest")
-        return 1 + max(known, default=0)
+        return 1 + len(hidden) + max(known, default=0)
 
     def pick(self, pick, *, only=lambda saved: True):
         found = [

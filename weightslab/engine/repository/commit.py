@@ -207,8 +207,8 @@ def _write(
         _put_files(store, draft, name)
         store.sync(folder)
         numbered = _renamed(candidate.result(), name)
-        highest = max((e.sequence for e in catalog.checkpoints(draft.exp_hash)), default=0)
-        manifest = replace(numbered, sequence=highest + 1, created_at=clock())
+        sequence = _next_sequence(catalog, draft.exp_hash)
+        manifest = replace(numbered, sequence=sequence, created_at=clock())
         data = manifest.to_bytes()
         _put_new(store, name.manifest_key, [data])
     except BaseException:
@@ -216,6 +216,17 @@ def _write(
         raise
     store.sync(folder)  # fails the save if it fails; the checkpoint may be there all the same
     return Manifest.from_bytes(data, name=name)
+
+
+def _next_sequence(catalog: Catalog, exp_hash: str) -> int:
+    """Return a number above all others of the experiment.
+
+    A manifest that cannot be read now may be readable later (descriptors ran out, a disk came back,
+    a copy was restored), so one number is left free for each of them.
+    """
+    entries = catalog.checkpoints(exp_hash)
+    hidden = sum(entry.damaged is not None for entry in entries)
+    return 1 + hidden + max((entry.sequence for entry in entries), default=0)
 
 
 def _put_files(store: Store, draft: Draft, name: CheckpointName) -> None:
