@@ -28,10 +28,11 @@ CALLS = (
     "mkdir,openat,write,writev,ftruncate,fsync,fdatasync,flock,link,linkat,rename,renameat,unlink,"
     "unlinkat,rmdir,close"
 )
-# These change the disk: every occurrence is a point. Of the others only every n-th is, since
-# nothing happens between one and the next.
-CHANGING = "mkdir write writev ftruncate fsync fdatasync link linkat rename renameat unlink unlinkat"
-STRIDES = {name: 1 for name in CHANGING.split()} | {"openat": 5, "close": 9, "flock": 2}
+FAILURES = {"mkdir": "ENOSPC", "openat": "EMFILE", "writev": "ENOSPC", "ftruncate": "EIO"} | {
+    "fsync": "EIO",
+    "link": "ENOSPC",
+    "unlink": "EIO",
+}
 HASH = hash_of(0)
 
 
@@ -87,15 +88,18 @@ def start(server, folder):
     return pid
 
 
-def kill_at(server, folder, name, number):
-    """Have strace kill the work at the number-th `name`; returns what was acknowledged."""
+def inject(server, folder, name, number, fault):
+    """Have strace inject `fault` at the number-th `name`.
+
+    Returns: exit status, what was acknowledged, and what the work returned.
+    """
     pid = start(server, folder)
-    tracer = traced(pid, "-e", f"trace={name}", "-e", f"inject={name}:signal=KILL:when={number}")
+    tracer = traced(pid, "-e", f"trace={name}", "-e", f"inject={name}:{fault}:when={number}")
     server.release()
-    status, _ = server.wait(pid)
+    status, result = server.wait(pid)
     tracer.wait(timeout=30)
     tracer.stderr.close()
-    return status, server.heard(pid, "saved")
+    return status, server.heard(pid, "saved"), result
 
 
 def check_what_is_left(folder, acknowledged):
@@ -121,18 +125,30 @@ def check_what_is_left(folder, acknowledged):
 @pytest.mark.slow
 def test_kill_at_each_system_call_loses_nothing_acknowledged(server):
     counts = count_calls(server)
-    points = [
-        (name, number)
-        for name, stride in STRIDES.items()
-        for number in range(1, counts[name] + 1, stride)
-    ]
-    assert len(points) > 60
+    points = [(name, n) for name in sorted(counts) for n in range(1, counts[name] + 1)]
+    assert len(points) > 100
     killed, left_behind = 0, 0
     for name, number in points:
         with fast_folder() as folder:
-            status, acknowledged = kill_at(server, folder, name, number)
+            status, acknowledged, _ = inject(server, folder, name, number, "signal=KILL")
             assert status in (-9, 0)
             killed += status == -9
             left_behind += check_what_is_left(folder, acknowledged)
     assert killed > 0.9 * len(points)  # the rest: a count that differs by one from run to run
-    assert left_behind > 20
+    assert left_behind > 30
+
+
+@pytest.mark.slow
+def test_failure_of_each_system_call_is_a_storage_error_and_loses_nothing(server):
+    counts = count_calls(server)
+    refused = 0
+    for name, code in FAILURES.items():
+        for number in range(1, counts[name] + 1):
+            with fast_folder() as folder:
+                fault = f"error={code}"
+                status, acknowledged, result = inject(server, folder, name, number, fault)
+                assert status == 0
+                refused += result is not True
+                assert result is True or result.split(":")[0].endswith("Error")
+                check_what_is_left(folder, acknowledged)
+    assert refused > 30

@@ -88,7 +88,10 @@ def save_in_three_stages(ready, scratch, path, number):
     _three_stages(scratch, number, say=lambda *_: None)  # loads all modules that are loaded late
     speak(ready=True)
     ready()
-    return _three_stages(path, number, say=acknowledge)
+    try:
+        return _three_stages(path, number, say=acknowledge)
+    except StorageError as error:
+        return f"{type(error).__name__}: {error}"
 
 
 def _three_stages(path, number, *, say):
