@@ -14,7 +14,10 @@ from support import hostile
 from support.training import tree_of
 
 from weightslab.components import CheckpointManagerV2
+from weightslab.engine.digests import seal_digest
+from weightslab.engine.errors import CheckpointError
 from weightslab.engine.jsonform import seal, seal_text, unseal
+from weightslab.engine.root import CheckpointRoot
 
 SCRIPT = Path(hostile.__file__)
 
@@ -52,7 +55,7 @@ def root(harmless, tmp_path):
 
 
 def experiments(root):
-    return sorted(path for path in (root / "checkpoints").iterdir() if len(path.name) == 16)
+    return sorted(path for path in (root / "checkpoints").iterdir() if path.is_dir())
 
 
 def put_traps(root, outside):
@@ -91,8 +94,6 @@ def put_traps(root, outside):
 
 def seal_deep():
     body = b'{\n"a":' + b"[" * 50_000 + b"]" * 50_000
-    from weightslab.engine.digests import seal_digest
-
     return body + f',\n"digest":"{seal_digest(body)}"\n}}\n'.encode()
 
 
@@ -127,6 +128,8 @@ def test_root_full_of_traps_may_be_written_to_and_nothing_outside_is(harmless, r
     outside = tmp_path / "outside.json"
     outside.write_text("{}")
     put_traps(root, outside)
+    (root / "logs" / "events.jsonl").unlink()
+    (root / "logs" / "events.jsonl").symlink_to(outside)
     warm = tmp_path / "warm"
     shutil.copytree(harmless, warm)
     assert visit(warm, root, "write") == {"seen": [], "odd": []}
@@ -134,7 +137,7 @@ def test_root_full_of_traps_may_be_written_to_and_nothing_outside_is(harmless, r
 
 
 # ---------------------------------------------------------------- sealed lies
-WRONG = [None, -1, 1.5, "../../x", [1], {"$tuple": [1]}]
+WRONG = [None, -1, "../../x", {"$tuple": [1]}]
 
 
 def mutants(document):
@@ -171,31 +174,32 @@ def test_records_that_are_sealed_and_lie_are_errors_of_the_house(root, name):
 
 def look(root, exp_hash):
     """Read one experiment in every way; return errors that are not of the house."""
-    from weightslab.engine.errors import CheckpointError
-    from weightslab.engine.root import CheckpointRoot
-
     opened = CheckpointRoot(root, read_only=True)
     model = torch.nn.Linear(2, 2)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
     manager = CheckpointManagerV2(root, read_only=True)
-    odd = []
-    for name, call in {
+    calls = {
         "info": lambda: opened.info(exp_hash),
-        "latest": lambda: opened.latest(),
+        "latest": opened.latest,
         "best": lambda: opened.best("loss"),
         "config": lambda: opened.config(exp_hash, step=2),
         "samples": lambda: opened.samples(exp_hash),
-        "changes": lambda: [opened.changes(exp_hash, h) for h in opened.list_hashes()],
+        "changes": lambda: opened.changes(*opened.list_hashes()[:2]),
         "verify": lambda: opened.verify(exp_hash),
         "load": lambda: manager.load_checkpoint(2, exp_hash, model, optimizer=optimizer),
-    }.items():
-        try:
-            call()
-        except CheckpointError:
-            pass
-        except Exception as error:  # noqa: BLE001 - this is what is looked for
-            odd.append(f"{name}: {type(error).__name__}: {error}"[:150])
-    return odd
+    }
+    return [f"{name}: {found}" for name, call in calls.items() if (found := odd_error(call))]
+
+
+def odd_error(call):
+    """Return the error of `call` if it is not one of the house."""
+    try:
+        call()
+    except CheckpointError:
+        return None
+    except Exception as error:  # noqa: BLE001 - this is what is looked for
+        return f"{type(error).__name__}: {error}"[:150]
+    return None
 
 
 def test_architecture_that_is_sealed_and_lies_is_an_error_of_the_house(root):
@@ -205,22 +209,15 @@ def test_architecture_that_is_sealed_and_lies_is_an_error_of_the_house(root):
     odd = []
     for label, lie in mutants(document["description"]):
         path.write_bytes(seal(document | {"description": lie}))
-        odd += [f"{label}: {text}" for text in look_at_changes(root)]
+        found = odd_error(lambda: identify_another(root))
+        odd += [f"{label}: {found}"] if found else []
     assert odd == []
 
 
-def look_at_changes(root):
-    from weightslab.engine.errors import CheckpointError
-
-    try:
-        with CheckpointManagerV2(root) as manager:
-            manager.update_experiment_hash(torch.nn.Linear(2, 3))
-            manager.root.delete(manager.current_hash)
-    except CheckpointError:
-        return []
-    except Exception as error:  # noqa: BLE001 - this is what is looked for
-        return [f"{type(error).__name__}: {error}"[:150]]
-    return []
+def identify_another(root):
+    with CheckpointManagerV2(root) as manager:
+        manager.update_experiment_hash(torch.nn.Linear(2, 3))
+        manager.root.delete(manager.current_hash)
 
 
 @pytest.mark.parametrize("file", ["../../../x.yaml", "/etc/passwd", "nothing.yaml", "", "a/b"])

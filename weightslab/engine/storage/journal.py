@@ -36,8 +36,11 @@ class LocalJournal:
         """
         line = json.dumps(record, sort_keys=True, separators=(", ", ": ")).encode("ascii") + b"\n"
         flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_CLOEXEC", 0)
+        flags |= getattr(os, "O_NOFOLLOW", 0)  # a root from a stranger must not point us elsewhere
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
+            if self.path.parent.is_symlink():
+                raise OSError(f"{self.path.parent} is a symbolic link")  # noqa: TRY301
             descriptor = os.open(self.path, flags, 0o666)
             try:
                 size_bytes = os.fstat(descriptor).st_size
