@@ -58,6 +58,7 @@ class Repo:
 
     def draft(self, step=100, content=b"weights", **more):
         facts = {
+            "images": {"model": PlainImage(content)},
             "aliases": {},
             "state": {"model": {}},
             "metadata": None,
@@ -70,7 +71,6 @@ class Repo:
             exp_hash=HASH,
             experiment_digest="wl1:sha256:" + HASH * 4,
             step=step,
-            images={"model": PlainImage(content)},
             **(facts | more),
         )
 
