@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -36,7 +36,7 @@ __all__ = ["FileHeader", "FileImage", "HeaderEntry", "build_image", "read_header
 _FORMAT: Final = {"format": "pt"}  # transformers refuses files without it
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class FileImage:
     """A safetensors file in memory.
 
@@ -52,6 +52,7 @@ class FileImage:
     parts: list[memoryview | bytes]
     entries: dict[str, HeaderEntry]
     aliases: dict[str, str]
+    _digests: tuple[str, list[str]] | None = field(default=None, repr=False)
 
     @property
     def size_bytes(self) -> int:
@@ -59,13 +60,17 @@ class FileImage:
         return sum(len(part) for part in self.parts)
 
     def records(self, file_name: str, part: str) -> tuple[FileRecord, dict[str, TensorRecord]]:
-        """Hash the image: whole file, header and each tensor, in one walk over the bytes.
+        """Return the digests of the whole file, the header and each tensor.
+
+        The first call hashes, in one walk over the bytes; later ones only change the names.
 
         Args:
             file_name: name that the file will have.
             part: `model`, `model.{name}` or `training`.
         """
-        whole, (head, *each) = digest_parts(self.parts)
+        if self._digests is None:
+            self._digests = digest_parts(self.parts)
+        whole, (head, *each) = self._digests
         file = FileRecord(
             name=file_name,
             part=part,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 import torch
@@ -13,7 +12,7 @@ from weightslab.engine.errors import NotStorableError
 from weightslab.engine.tensors.dtypes import dtype_name
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable
+    from collections.abc import Callable, Hashable
 
 __all__ = ["find_obstacle", "require_storable", "tie_key"]
 
