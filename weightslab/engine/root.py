@@ -281,7 +281,12 @@ class CheckpointRoot:
             "exp_hash": full,
             "created_at": entry.record.created_at.isoformat() if entry.record else None,
             "steps": sorted({e.name.step for e in checkpoints if e.damaged is None}),
-            "model_checkpoints": [f"{e.name.stem}.safetensors" for e in checkpoints],
+            "model_checkpoints": [
+                e.name.file_name(part)
+                for e in checkpoints
+                for part in (e.parts or ("model",))  # of a damaged one nothing else is known
+                if part != "training"
+            ],
             "damaged": {e.name.stem: e.damaged for e in checkpoints if e.damaged},
             "architecture_saved": self.store.stat(layout.architecture_key(full)) is not None,
             "configs": self.store.list(layout.config_folder(full)),
