@@ -71,7 +71,8 @@ class CheckpointManagerV2:
     """Saves and loads checkpoints that know what produced them.
 
     One manager serves one process; it is a context manager. After a fork the child has to make its
-    own. With torch.distributed only rank 0 writes, and no call enters a collective.
+    own. With torch.distributed only rank 0 writes, and no call enters a collective: put a barrier of
+    your own between a load and the next save, so that all ranks load the same checkpoint.
 
     Args:
         root_log_dir: the root; created if absent.
