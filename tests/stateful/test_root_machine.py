@@ -3,6 +3,7 @@
 `WEIGHTSLAB_TEST_PROFILE=long` runs many more and longer examples.
 """
 
+import itertools
 import os
 import shutil
 from dataclasses import dataclass
@@ -338,7 +339,7 @@ class RootMachine(RuleBasedStateMachine):
                 entry for entry in self.root.checkpoints(hash_of(number)) if entry.damaged is None
             ]
             assert [(e.sequence, (e.name.step, e.name.revision)) for e in entries] == readable
-            assert all(a < b for (a, _), (b, _) in zip(readable, readable[1:], strict=False))
+            assert all(a < b for (a, _), (b, _) in itertools.pairwise(readable))
             latest = self.root.latest(hash_of(number))
             found = None if latest is None else (latest.name.step, latest.name.revision)
             assert found == (readable[-1][1] if readable else None)

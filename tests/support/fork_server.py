@@ -38,10 +38,9 @@ def _work(module, job, gate):
     status = 1
     try:
         work = getattr(module, job["work"])
-        waiting = work(gate.wait, *job["args"])
-        speak(done=waiting)
+        speak(done=work(gate.wait, *job["args"]))
         status = 0
-    except BaseException:
+    except BaseException:  # noqa: BLE001 - the parent raises it again
         speak(failed=traceback.format_exc()[-3000:])
     finally:
         os._exit(status)

@@ -9,15 +9,13 @@ import logging
 from concurrent.futures import Future
 
 import h5py  # noqa: F401 - loaded before the fork, not once in each worker
+
 from support.fork_server import speak
 from support.roots import begin, content_of, hash_of, read, save, small_root, tidy_all
-
 from weightslab.engine.errors import (
     CheckpointError,
     CheckpointNotFoundError,
     ExperimentNotFoundError,
-    FormatError,
-    IntegrityError,
     StorageError,
 )
 from weightslab.engine.repository import commit
@@ -112,7 +110,7 @@ def save_what_may_be_deleted(ready, path, number, steps):
         try:
             manifest = save(root, hash_of(number), step, f"{step}")
             saved.append((manifest.name.step, manifest.name.revision))
-        except StorageError:
+        except StorageError:  # noqa: PERF203
             refused += 1  # the folder went away under its hands, and it said so
     return {"saved": saved, "refused": refused}
 
@@ -138,7 +136,7 @@ def delete_experiments(ready, path, number, times):
         try:
             root.delete(hash_of(number))
             done += 1
-        except (ExperimentNotFoundError, CheckpointNotFoundError, StorageError):
+        except (ExperimentNotFoundError, CheckpointNotFoundError, StorageError):  # noqa: PERF203
             continue
     return done
 
@@ -164,7 +162,7 @@ def _look_at(root, entries):
     for entry in entries[-6:]:  # the newest are those that may be half there
         try:
             parts = read(root, entry.name)
-        except (CheckpointError, IntegrityError, FormatError) as error:
+        except CheckpointError as error:  # noqa: PERF203
             wrong.append(f"{entry.name.stem}: {error}")
         else:
             size_bytes = len(parts["model"])
