@@ -1,0 +1,299 @@
+"""State of models: captured without wrappers, checked against a live model, copied into it."""
+
+from __future__ import annotations
+
+import sys
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+import torch
+
+from weightslab.engine.errors import NotStorableError, StateMismatchError
+from weightslab.engine.identity.wrappers import inner_of
+from weightslab.engine.tensors.storable import find_obstacle, tie_key
+from weightslab.engine.training.plan import RestorePlan, own_copy
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Iterable, Mapping
+
+__all__ = ["ModelState", "capture_model", "parameter_names", "plan_model_restore"]
+
+_SHOWN: Final = 4  # entries of each kind that a message lists
+_EXTRA: Final = "_extra_state"  # torch/nn/modules/module.py, _EXTRA_STATE_KEY_SUFFIX
+_FSDP_HOME: Final = "torch.distributed.fsdp.fully_sharded_data_parallel"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelState:
+    """What a model is made of besides its code.
+
+    Attributes:
+        tensors: state_dict key without wrapper segments -> live tensor, detached, not copied.
+        extra: the same for entries that are no tensors (`get_extra_state`).
+        wrapper_state: the same for entries of the wrappers themselves (`AveragedModel.n_averaged`).
+    """
+
+    tensors: dict[str, torch.Tensor] = field(default_factory=dict)
+    extra: dict[str, Any] = field(default_factory=dict)
+    wrapper_state: dict[str, Any] = field(default_factory=dict)
+
+
+def capture_model(model: torch.nn.Module) -> ModelState:
+    """Return the state of `model`, with keys as if no known wrapper were around any module.
+
+    Raises: NotStorableError for a model sharded by FSDP (no collective is entered), and if two
+        entries would have one key.
+    """
+    if sharding := _sharding_of(model):
+        raise NotStorableError(f"the model {sharding[0]}", hint=sharding[1])
+    state = ModelState()
+    for raw, value in model.state_dict().items():
+        clean, of_wrapper = _clean_key(model, raw)
+        if of_wrapper:
+            place: dict[str, Any] = state.wrapper_state
+        else:
+            place = state.tensors if isinstance(value, torch.Tensor) else state.extra
+        if clean in place:
+            raise NotStorableError(
+                f"two entries of the state_dict are {clean!r} once wrappers are left out ({raw!r})",
+                hint="rename one of the submodules",
+            )
+        place[clean] = value
+    return state
+
+
+def parameter_names(models: Iterable[torch.nn.Module]) -> dict[int, str]:
+    """Return id of parameter -> name without wrapper segments, over all `models`."""
+    names: dict[int, str] = {}
+    for model in models:
+        for raw, parameter in model.named_parameters(remove_duplicate=False):
+            names.setdefault(id(parameter), _clean_key(model, raw)[0])
+    return names
+
+
+def _clean_key(model: torch.nn.Module, raw: str) -> tuple[str, bool]:
+    """Return a state_dict key without wrapper segments, and whether it is a wrapper's own entry.
+
+    The key is followed through the live modules, because some wrappers (CheckpointWrapper) take
+    their segment out of the keys themselves and others (torch.compile) leave it in.
+    """
+    *path, last = raw.split(".")
+    clean: list[str] = []
+    module = model
+    for position, segment in enumerate(path):
+        module = _inside(module, segment)
+        if (found := inner_of(module)) is not None and found[0] == segment:
+            module = found[1]
+            continue
+        child = module._modules.get(segment)
+        if child is None:  # named by a hook of the user
+            return ".".join([*clean, *path[position:], last]), False
+        clean.append(segment)
+        module = child
+    of_wrapper = inner_of(_inside(module, last)) is not None
+    return ".".join([*clean, last]), of_wrapper
+
+
+def _inside(module: torch.nn.Module, segment: str) -> torch.nn.Module:
+    """Return the innermost module whose entry `segment` can be; wrappers may hide their own."""
+    while (found := inner_of(module)) is not None:
+        own = (module._modules, module._parameters, module._buffers)
+        if any(segment in entries for entries in own):
+            break
+        module = found[1]
+    return module
+
+
+def plan_model_restore(
+    model: torch.nn.Module,
+    tensors: Mapping[str, torch.Tensor],
+    extra: Mapping[str, Any],
+    *,
+    aliases: Mapping[str, str],
+    wrapper_state: Mapping[str, Any] | None = None,
+    strict: bool = True,
+) -> RestorePlan:
+    """Check that a saved state fits `model`; nothing is changed.
+
+    The plan copies into the live tensors, so that optimizers and views stay good. A dtype that
+    differs is a mismatch too: copying would round in silence.
+
+    Args:
+        model: the live model; its wrappers do not matter.
+        tensors: clean key -> saved tensor.
+        extra: clean key -> saved value that is no tensor.
+        aliases: clean key of a tied tensor -> key of the one that was stored.
+        wrapper_state: state of the wrappers, taken where the live model has the same.
+        strict: refuse entries that only one side has; otherwise they are left alone.
+    Raises: StateMismatchError with `.missing`, `.unexpected` and `.shape_changes`.
+    """
+    if sharding := _sharding_of(model):
+        raise StateMismatchError(f"the model {sharding[0]}", hint=sharding[1])
+    live = model.state_dict()
+    _refuse_unready(live)
+    saved = {**tensors, **{k: tensors[v] for k, v in aliases.items() if v in tensors}, **extra}
+    fit = _compare(model, live, saved, wrapper_state or {})
+    if fit.changes or (strict and (fit.missing or fit.unexpected)):
+        raise _mismatch(fit)
+    _refuse_untied(live, fit.target)
+    target = _safe_to_hand_over(model, fit.target)
+    target._metadata = live._metadata  # type: ignore[attr-defined] # versions of the modules
+    return RestorePlan(
+        "the model",
+        lambda: model.load_state_dict(target, strict=strict),
+        missing=tuple(fit.missing),
+        unexpected=tuple(fit.unexpected),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Fit:
+    """How a saved state fits a live one; `target` is what would be loaded, by raw key."""
+
+    target: OrderedDict[str, Any] = field(default_factory=OrderedDict)
+    missing: list[str] = field(default_factory=list)
+    unexpected: list[str] = field(default_factory=list)
+    changes: dict[str, str] = field(default_factory=dict)
+
+
+def _compare(
+    model: torch.nn.Module,
+    live: Mapping[str, Any],
+    saved: Mapping[str, Any],
+    wrapper_state: Mapping[str, Any],
+) -> _Fit:
+    fit, used = _Fit(), set()
+    for raw, value in live.items():
+        clean, of_wrapper = _clean_key(model, raw)
+        if of_wrapper:
+            found = wrapper_state.get(clean, value)  # its own value where the checkpoint has none
+        elif clean in saved:
+            used.add(clean)
+            found = saved[clean]
+        else:
+            fit.missing.append(clean)
+            continue
+        fit.target[raw] = found
+        if (change := _change(found, value)) is not None and not clean.endswith(_EXTRA):
+            fit.changes[clean] = change
+    fit.unexpected.extend(key for key in saved if key not in used)
+    return fit
+
+
+def _change(saved: Any, live: Any) -> str | None:
+    """Say how a saved entry differs in kind from the live one; None if it fits."""
+    if not isinstance(saved, torch.Tensor) or not isinstance(live, torch.Tensor):
+        if isinstance(saved, torch.Tensor) == isinstance(live, torch.Tensor):
+            return None
+        return f"{type(saved).__name__} -> {type(live).__name__}"
+    if saved.shape == live.shape and saved.dtype == live.dtype:
+        return None
+    return " -> ".join(f"{str(t.dtype)[6:]} {list(t.shape)}" for t in (saved, live))
+
+
+def _mismatch(fit: _Fit) -> StateMismatchError:
+    parts = []
+    if fit.missing:
+        parts.append(f"the checkpoint lacks {_some(fit.missing)}")
+    if fit.unexpected:
+        parts.append(f"the model lacks {_some(fit.unexpected)}")
+    if fit.changes:
+        parts.append(f"other shapes: {_some([f'{k} ({v})' for k, v in fit.changes.items()])}")
+    return StateMismatchError(
+        f"the checkpoint does not fit the model: {'; '.join(parts)}",
+        missing=fit.missing,
+        unexpected=fit.unexpected,
+        shape_changes=fit.changes,
+        hint="nothing was changed; build the model as it was when the checkpoint was saved",
+    )
+
+
+def _some(names: list[str]) -> str:
+    more = len(names) - _SHOWN
+    return ", ".join(names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
+
+
+def _sharding_of(model: torch.nn.Module) -> tuple[str, str] | None:
+    """Return what to say of a model under FSDP, whose state_dict would wait for other processes."""
+    kind: Any = getattr(sys.modules.get(_FSDP_HOME), "FullyShardedDataParallel", None)
+    if kind is None or not any(isinstance(module, kind) for module in model.modules()):
+        return None
+    return (
+        "is sharded over processes (FullyShardedDataParallel)",
+        "sharded models are not supported yet; gather the full state on one process",
+    )
+
+
+def _refuse_unready(live: Mapping[str, Any]) -> None:
+    """Refuse what no plain tensor can be copied into, before anything is copied."""
+    for name, value in live.items():
+        found = _why_unready(value) if isinstance(value, torch.Tensor) else None
+        if found is not None:
+            raise StateMismatchError(
+                f"the model cannot take a checkpoint: {name} {found[0]}", hint=found[1]
+            )
+
+
+def _why_unready(tensor: torch.Tensor) -> tuple[str, str] | None:
+    if (found := find_obstacle(tensor)) is not None:
+        return found
+    if tensor.is_inference() and not torch.is_inference_mode_enabled():
+        return "was made in inference mode", "load inside torch.inference_mode(), or clone it first"
+    if any(n > 1 and step == 0 for n, step in zip(tensor.shape, tensor.stride(), strict=True)):
+        return "is an expanded tensor, whose items share memory", "register a .clone() of it"
+    return None
+
+
+def _refuse_untied(live: Mapping[str, Any], target: Mapping[str, Any]) -> None:
+    """Refuse to put two different saved tensors into one live tensor."""
+    first: dict[Hashable, str] = {}
+    for raw in target:
+        if not isinstance(live[raw], torch.Tensor):
+            continue
+        kept = first.setdefault(tie_key(live[raw]), raw)
+        if kept != raw and not _same_bits(target[kept], target[raw]):
+            raise StateMismatchError(
+                f"{kept} and {raw} are one tensor in the model, but two in the checkpoint",
+                shape_changes={raw: f"tied to {kept}"},
+                hint="nothing was changed; untie them, or load a checkpoint of the tied model",
+            )
+
+
+def _same_bits(one: torch.Tensor, other: torch.Tensor) -> bool:
+    if one is other:
+        return True
+    flat = [t.detach().cpu().contiguous().reshape(-1).view(torch.uint8) for t in (one, other)]
+    return torch.equal(flat[0], flat[1])
+
+
+def _safe_to_hand_over(
+    model: torch.nn.Module, target: OrderedDict[str, Any]
+) -> OrderedDict[str, Any]:
+    """Clone what code of the model may keep; torch's own loading copies and keeps nothing.
+
+    Saved tensors lie in a mapped file: writing to one that was kept would end the process.
+    """
+    if _loads_its_own_way(model):
+        copied: OrderedDict[str, Any] = own_copy(target)
+        return copied
+    for key, value in target.items():
+        if key.endswith(_EXTRA):
+            target[key] = own_copy(value)
+    return target
+
+
+def _loads_its_own_way(model: torch.nn.Module) -> bool:
+    if "load_state_dict" in vars(model) or _is_foreign(type(model).load_state_dict):
+        return True
+    return any(
+        _is_foreign(type(module)._load_from_state_dict)
+        or module._load_state_dict_pre_hooks
+        or module._load_state_dict_post_hooks
+        for module in model.modules()
+        if inner_of(module) is None  # hooks of known wrappers only rename
+    )
+
+
+def _is_foreign(function: Any) -> bool:
+    return not str(getattr(function, "__module__", "")).startswith("torch.nn.modules.")

@@ -1,0 +1,161 @@
+"""State of optimizers, and of anything else with `state_dict`: captured, checked, handed back."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import torch
+
+from weightslab.engine.errors import NotStorableError, StateMismatchError
+from weightslab.engine.training.plan import RestorePlan, class_name, own_copy
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = [
+    "capture_optimizer",
+    "capture_stateful",
+    "plan_optimizer_restore",
+    "plan_stateful_restore",
+]
+
+# per-parameter state that has the shape of its parameter, in the optimizers of torch.optim
+_LIKE_PARAMETER: Final = frozenset(
+    {
+        "acc_delta",
+        "exp_avg",
+        "exp_avg_sq",
+        "exp_inf",
+        "grad_avg",
+        "max_exp_avg_sq",
+        "momentum_buffer",
+        "prev",
+        "square_avg",
+        "step_size",
+        "sum",
+    }
+)
+
+
+def capture_optimizer(optimizer: Any, names: Mapping[int, str] | None = None) -> dict[str, Any]:
+    """Return the state of an optimizer as a tree.
+
+    Args:
+        optimizer: anything with `state_dict`; torch optimizers are described further.
+        names: id of parameter -> name, so that a load can tell parameters that changed places.
+    """
+    return {
+        "class": class_name(optimizer),
+        "names": _group_names(optimizer, names or {}),
+        "state": optimizer.state_dict(),
+    }
+
+
+def _group_names(optimizer: Any, names: Mapping[int, str]) -> list[list[str | None]]:
+    groups = getattr(optimizer, "param_groups", [])
+    return [[names.get(id(p)) for p in group.get("params", [])] for group in groups]
+
+
+def plan_optimizer_restore(
+    optimizer: Any, saved: Any, names: Mapping[int, str] | None = None
+) -> RestorePlan:
+    """Check that a saved state fits `optimizer`; nothing is changed.
+
+    Raises: StateMismatchError naming class, groups or parameters that differ.
+    """
+    what = class_name(optimizer)
+    state = _state_of(saved, {"class", "names", "state"}, what)
+    _check_class(saved["class"], what, hint="pass load_optimizer=False to load the weights alone")
+    if isinstance(optimizer, torch.optim.Optimizer):
+        try:
+            _check_groups(optimizer, state)
+            _check_names(_group_names(optimizer, names or {}), saved["names"])
+            _check_shapes(optimizer, state)
+        except (AttributeError, IndexError, KeyError, TypeError) as error:
+            raise StateMismatchError(f"the saved state of {what} is not in order") from error
+    return _hand_over(optimizer, state)
+
+
+def capture_stateful(item: Any) -> dict[str, Any]:
+    """Return the state of anything with `state_dict`: a scheduler, a gradient scaler.
+
+    Raises: NotStorableError if it has no `state_dict`.
+    """
+    if not callable(getattr(item, "state_dict", None)):
+        raise NotStorableError(
+            f"a {class_name(item)} has no state_dict()",
+            hint="give it state_dict and load_state_dict",
+        )
+    return {"class": class_name(item), "state": item.state_dict()}
+
+
+def plan_stateful_restore(item: Any, saved: Any) -> RestorePlan:
+    """Check that a saved state is one of the same class as `item`; nothing is changed.
+
+    Raises: StateMismatchError.
+    """
+    what = class_name(item)
+    if not callable(getattr(item, "load_state_dict", None)):
+        raise StateMismatchError(f"a {what} has no load_state_dict() and cannot take a state")
+    state = _state_of(saved, {"class", "state"}, what)
+    _check_class(saved["class"], what, hint="leave its state out")
+    return _hand_over(item, state)
+
+
+def _hand_over(item: Any, state: Any) -> RestorePlan:
+    # copied now, so that memory that runs out does so before anything is changed
+    mine = own_copy(state)
+    return RestorePlan(class_name(item), lambda: item.load_state_dict(mine))
+
+
+def _state_of(saved: Any, keys: set[str], what: str) -> Any:
+    if not isinstance(saved, dict) or not keys <= set(saved):
+        raise StateMismatchError(f"the saved state of {what} is not in order")
+    return saved["state"]
+
+
+def _check_class(saved: object, live: str, *, hint: str) -> None:
+    """Compare top-level package and name: libraries move classes between their modules."""
+    parts = [str(name).split(".") for name in (saved, live)]
+    if len({(path[0], path[-1]) for path in parts}) > 1:
+        raise StateMismatchError(
+            f"the checkpoint holds the state of {saved}, not of {live}",
+            hint=f"make the one that was saved, or {hint}",
+        )
+
+
+def _check_groups(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    live = [len(group["params"]) for group in optimizer.param_groups]
+    found = [len(group["params"]) for group in state["param_groups"]]
+    if live != found:
+        raise StateMismatchError(
+            f"the checkpoint has {len(found)} parameter groups of {found} parameters, "
+            f"the optimizer {len(live)} of {live}",
+            hint="build the optimizer with the groups it was saved with",
+        )
+
+
+def _check_names(live: list[list[str | None]], saved: list[list[str | None]]) -> None:
+    for live_group, saved_group in zip(live, saved, strict=False):
+        for here, there in zip(live_group, saved_group, strict=False):
+            if here is not None and there is not None and here != there:
+                raise StateMismatchError(
+                    f"the optimizer has {here} where the checkpoint has {there}",
+                    shape_changes={here: f"{there} -> {here}"},
+                    hint="give the optimizer its parameters in the order they were saved in",
+                )
+
+
+def _check_shapes(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    places = [i for group in state["param_groups"] for i in group["params"]]
+    for place, parameter in zip(places, parameters, strict=True):
+        for key, value in state["state"].get(place, {}).items():
+            if key not in _LIKE_PARAMETER or getattr(value, "shape", None) == parameter.shape:
+                continue
+            if isinstance(value, torch.Tensor):
+                shapes = f"{list(value.shape)} -> {list(parameter.shape)}"
+                raise StateMismatchError(
+                    f"{key} of parameter {place} does not fit the optimizer: {shapes}",
+                    shape_changes={f"{place}.{key}": shapes},
+                )
