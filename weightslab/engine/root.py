@@ -323,6 +323,8 @@ class CheckpointRoot:
         Returns: the names of the deleted checkpoints.
         Raises: ExperimentNotFoundError, CheckpointNotFoundError, ReadOnlyStoreError, LockedError.
         """
+        if step is None and revision is not None:
+            raise ValueError("delete(revision=...) needs step as well")
         full = self.get_hash(exp_hash)
         if step is not None:
             self.get_checkpoint(full, step, revision=revision)
@@ -345,17 +347,14 @@ class CheckpointRoot:
             for name in self.store.list(folder + part):
                 if not name.endswith("/"):
                     self.store.delete(folder + part + name)
-            self._delete_empty(folder + part)
+            self.store.sweep(folder + part)
+            self.store.delete(folder + part)
         self.store.sync(layout.CHECKPOINTS)
-
-    def _delete_empty(self, folder: str) -> None:
-        try:
-            self.store.sweep(folder)
-            self.store.delete(folder)
-        except StorageError as error:
+        if self.store.stat(folder) is not None:
             raise StorageError(
-                f"{folder} is not empty: another process writes into it, or it holds foreign files"
-            ) from error
+                f"the experiment {exp_hash} is deleted, but {folder} is not empty",
+                hint="another process writes into it, or it holds folders of yours",
+            )
 
     def refresh(self) -> None:
         """Forget what was remembered of the folders."""
