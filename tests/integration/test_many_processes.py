@@ -1,6 +1,7 @@
 """Many processes in one root at once: nothing is lost, nothing half is seen."""
 
 import collections
+import contextlib
 
 import pytest
 from support.forking import ForkServer
@@ -17,11 +18,15 @@ from support.roots import (
     strangers,
 )
 
+from weightslab.engine.errors import StorageError
 from weightslab.engine.identity.samples import SampleSet
 from weightslab.engine.jsonform import decode
 from weightslab.engine.repository.layout import CheckpointName
 
 CROWD = 8
+takes_files_of_the_living = pytest.mark.xfail(
+    strict=False, reason="deleting an experiment takes files from under a writer that lives"
+)
 HASH = hash_of(0)
 
 
@@ -108,6 +113,34 @@ def test_deleter_beside_savers_takes_whole_checkpoints_or_none(server, path):
     check_whole(root)
 
 
+class DeletedMeanwhile:
+    """A store of a writer; the experiment is deleted just before the manifest is written."""
+
+    def __init__(self, local):
+        self._local = local
+
+    def __getattr__(self, name):
+        return getattr(self._local, name)
+
+    def put(self, key, parts, *, if_absent=False):
+        if "_step_" in key and key.endswith(".json"):
+            with contextlib.suppress(StorageError):
+                small_root(self._local.describe()).delete(HASH)
+        return self._local.put(key, parts, if_absent=if_absent)
+
+
+@takes_files_of_the_living
+def test_experiment_deleted_in_the_middle_of_a_save_shows_no_half_checkpoint(path):
+    saved = []
+    with contextlib.suppress(StorageError):
+        saved.append(save(small_root(path, DeletedMeanwhile), HASH, 1, "text").name)
+    root = small_root(path)
+    assert [entry.name for entry in root.checkpoints()] == saved
+    for name in saved:
+        assert read(root, name) == content_of("text")
+
+
+@takes_files_of_the_living
 def test_deleter_of_the_experiment_beside_savers_leaves_no_half_checkpoint(server, path):
     for turn in range(4):
         steps = range(100 * turn, 100 * turn + 25)

@@ -16,6 +16,7 @@ from weightslab.engine.errors import (
     CheckpointError,
     CheckpointNotFoundError,
     ExperimentNotFoundError,
+    LockedError,
     StorageError,
 )
 from weightslab.engine.repository import commit
@@ -122,8 +123,11 @@ def delete_what_is_there(ready, path, number, until_step):
     deleted = []
     while until_step not in deleted:
         for entry in root.checkpoints(hash_of(number)):
-            root.delete(entry.name.exp_hash, step=entry.name.step)
-            deleted.append(entry.name.step)
+            try:
+                root.delete(entry.name.exp_hash, step=entry.name.step)
+                deleted.append(entry.name.step)
+            except LockedError:  # noqa: PERF203
+                continue  # visible, and its writer has not let go of it yet
     return deleted
 
 
