@@ -7,6 +7,7 @@ import torch
 from support.training import bits, make, state_of, train
 
 from weightslab.engine.errors import (
+    CheckpointError,
     DigestMismatchError,
     FormatError,
     MissingObjectError,
@@ -108,7 +109,7 @@ def test_registered_optimizer_without_state_is_a_warning_a_given_one_an_error(ca
         load(store, manifest, model, {"adam": optimizer})
 
 
-def test_object_that_refuses_halfway_says_so():
+def test_object_that_fails_halfway_says_so():
     class Stubborn(torch.nn.Linear):
         def _load_from_state_dict(self, *arguments, **more):
             raise RuntimeError("no")
@@ -116,7 +117,7 @@ def test_object_that_refuses_halfway_says_so():
     store = MemoryStore()
     model = torch.nn.Sequential(Stubborn(2, 2))
     manifest = commit(store, {"model": model}, None)
-    with pytest.raises(StateMismatchError, match=r"refused its state halfway: no; .* make it anew"):
+    with pytest.raises(CheckpointError, match=r"failed while it took its state.*no; .*make it anew"):
         load(store, manifest, model, None)
 
 
