@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import torch
 
+torch.set_num_threads(1)  # models this small only wait for a second thread
+
 CONFIG = {"lr": 0.001, "optimizer": {"name": "adamw"}, "layers": [3, 5, 2]}
 
 
