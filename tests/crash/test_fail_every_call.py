@@ -15,7 +15,7 @@ from support.roots import (
     tidy_all,
 )
 
-from weightslab.engine.errors import StorageFullError
+from weightslab.engine.errors import StorageError, StorageFullError
 from weightslab.engine.repository.layout import CheckpointName
 from weightslab.engine.testing.faults import FaultyStore, SimulatedCrash
 
@@ -130,3 +130,27 @@ def full_at(local, call, *, lasting):
     return FaultyStore(
         local, fail_at=call, lasting=lasting, error=lambda: StorageFullError("no space")
     )
+
+
+class Unreadable:
+    """A store that cannot read one manifest at present, as without free descriptors."""
+
+    def __init__(self, local, key):
+        self._local, self._key = local, key
+
+    def __getattr__(self, name):
+        return getattr(self._local, name)
+
+    def map(self, key):
+        if key == self._key:
+            raise StorageError("too many open files")
+        return self._local.map(key)
+
+
+def test_order_survives_a_manifest_that_cannot_be_read_for_the_moment():
+    with fast_folder() as folder:
+        earlier_root(folder)
+        newest = CheckpointName(exp_hash=HASH, step=2).manifest_key
+        save(small_root(folder, lambda local: Unreadable(local, newest)), HASH, 3, "third")
+        entries = small_root(folder).checkpoints(HASH)
+        assert [(e.name.step, e.sequence) for e in entries] == [(1, 1), (2, 2), (3, 3)]

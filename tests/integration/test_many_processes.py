@@ -88,6 +88,7 @@ def test_eight_hands_with_the_same_content_are_all_acknowledged_with_it(server, 
     check_whole(root)
 
 
+@pytest.mark.slow
 def test_of_eight_who_open_one_experiment_exactly_one_creates_it(server, folder):
     path = str(folder / "root")
     for number in range(6):
