@@ -30,7 +30,11 @@ from weightslab.engine.repository.catalog import (
     ScanCatalog,
     read_manifest,
 )
-from weightslab.engine.repository.commit import delete_checkpoint, remove_leftovers
+from weightslab.engine.repository.commit import (
+    delete_checkpoint,
+    refuse_living_writers,
+    remove_leftovers,
+)
 from weightslab.engine.repository.config_file import config_from_bytes
 from weightslab.engine.repository.verify import Finding, verify_checkpoint, verify_experiment
 from weightslab.engine.storage.journal import LocalJournal
@@ -326,7 +330,9 @@ class CheckpointRoot:
         if step is None and revision is not None:
             raise ValueError("delete(revision=...) needs step as well")
         full = self.get_hash(exp_hash)
-        if step is not None:
+        if step is None:
+            refuse_living_writers(self.store, full)
+        else:
             self.get_checkpoint(full, step, revision=revision)
         deleted = []
         for entry in self.catalog.checkpoints(full):
@@ -338,14 +344,18 @@ class CheckpointRoot:
         return deleted
 
     def _delete_folder(self, exp_hash: str) -> None:
-        """Delete what is left of an experiment: leftovers, then the record, then its files."""
+        """Delete what is left of an experiment: leftovers, then the record, then its files.
+
+        Files of checkpoints are not touched here: what is left of them by now belongs to a writer
+        that came meanwhile.
+        """
         folder = layout.experiment_folder(exp_hash)
         remove_leftovers(self.store, exp_hash)
         self.store.delete(layout.experiment_key(exp_hash))
         self.store.sync(folder)
         for part in ("model/", "hp/", "data/", "notes/", ""):
             for name in self.store.list(folder + part):
-                if not name.endswith("/"):
+                if not name.endswith("/") and layout.parse_checkpoint_file(name) is None:
                     self.store.delete(folder + part + name)
             self.store.sweep(folder + part)
             self.store.delete(folder + part)

@@ -37,7 +37,13 @@ if TYPE_CHECKING:
     from weightslab.engine.storage.store import Buffer, Hold, Store
     from weightslab.engine.values import FileRecord, ParentLink, TensorRecord
 
-__all__ = ["Draft", "commit_checkpoint", "delete_checkpoint", "remove_leftovers"]
+__all__ = [
+    "Draft",
+    "commit_checkpoint",
+    "delete_checkpoint",
+    "refuse_living_writers",
+    "remove_leftovers",
+]
 
 logger = logging.getLogger(__name__)
 _UNSET: Final = datetime(
@@ -290,6 +296,23 @@ def remove_leftovers(store: Store, exp_hash: str) -> list[str]:
         if hold is not None:
             hold.release()
     return sorted(removed)
+
+
+def refuse_living_writers(store: Store, exp_hash: str) -> None:
+    """Raise if somebody is writing a checkpoint of the experiment right now.
+
+    Raises: LockedError naming the checkpoint.
+    """
+    for file in store.list(layout.model_folder(exp_hash)):
+        found = layout.parse_checkpoint_file(file)
+        if found is not None and found[1] == "pending":
+            hold = store.hold(found[0].pending_key)
+            if hold is None:
+                raise LockedError(
+                    f"{found[0].stem} is being written by another process",
+                    hint="stop the training that saves into this experiment, then delete it",
+                )
+            hold.release()
 
 
 def delete_checkpoint(store: Store, name: CheckpointName) -> None:
