@@ -34,7 +34,8 @@ def train(model, optimizer, steps=1, seed=7):
 def bits(state):
     """Return a tree of tensors as something that is equal only if every bit is."""
     if isinstance(state, torch.Tensor):
-        flat = state.detach().contiguous().reshape(-1)
+        # cloned: a single element keeps any stride through contiguous(), and then has no byte view
+        flat = state.detach().clone(memory_format=torch.contiguous_format).reshape(-1)
         return str(state.dtype), tuple(state.shape), bytes(flat.view(torch.uint8).tolist())
     if isinstance(state, dict):
         return {key: bits(value) for key, value in state.items()}
