@@ -157,6 +157,7 @@ def mutants(document):
                             yield f"{key}.{inner}.{deep}={wrong!r:.20}", document | {key: changed}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["model/{}_step_000002.json", "experiment.json", "data/{}_samples.h5.json"]
 )
