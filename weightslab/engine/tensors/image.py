@@ -164,9 +164,10 @@ def _entry(tensor: torch.Tensor, name: str, offset: int) -> HeaderEntry:
 
 def _bytes_of(tensor: torch.Tensor) -> memoryview:
     plain = tensor.detach().as_subclass(torch.Tensor).resolve_conj().resolve_neg()
-    flat = plain.cpu().contiguous().reshape(-1)
-    if not flat.numel():
+    if not plain.numel():
         return memoryview(b"")
+    # a contiguous tensor may have any stride along a dimension of size 1, and view() minds it
+    flat = plain.cpu().contiguous().as_strided((plain.numel(),), (1,))
     array: Any = flat.view(torch.uint8).numpy()  # numpy's types do not say that arrays are buffers
     return memoryview(array)
 

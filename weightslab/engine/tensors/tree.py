@@ -59,7 +59,7 @@ def split(state: object, *, prefix: str = "") -> tuple[dict[str, torch.Tensor], 
         if isinstance(value, torch.Tensor):
             if id(value) not in places:
                 raise NotStorableError(
-                    f"{path} is a tensor in a set or a key", hint="keep tensors as values or items"
+                    f"{path} is a tensor in a set", hint="keep tensors as values or items"
                 )
             return {_TENSOR: places[id(value)]}
         return _encode_torch(value)
@@ -94,7 +94,7 @@ def _segment(key: object) -> str:
         return str(key)
     if type(key) is not str:
         # `%` is followed by two hex digits in escapes, so `%!` begins nothing else
-        return "%!" + _escaped(json.dumps(encode(key, leaf=_torch_leaf, path="a key")))
+        return "%!" + _escaped(json.dumps(encode(key, leaf=_key_leaf, path="a key")))
     if not key:
         return "%"
     text = _escaped(key)
@@ -107,7 +107,9 @@ def _escaped(text: str) -> str:
     return re.sub("[\ud800-\udfff]", lambda found: f"%u{ord(found[0]):04X}", plain)
 
 
-def _torch_leaf(value: object, path: str) -> Any:  # noqa: ARG001  (form that `encode` asks for)
+def _key_leaf(value: object, path: str) -> Any:
+    if isinstance(value, torch.Tensor):
+        raise NotStorableError(f"{path} is a tensor", hint="keep tensors as values or items")
     return _encode_torch(value)
 
 
