@@ -24,9 +24,6 @@ from weightslab.engine.jsonform import decode
 from weightslab.engine.repository.layout import CheckpointName
 
 CROWD = 8
-takes_files_of_the_living = pytest.mark.xfail(
-    strict=False, reason="deleting an experiment takes files from under a writer that lives"
-)
 HASH = hash_of(0)
 
 
@@ -130,7 +127,6 @@ class DeletedMeanwhile:
         return self._local.put(key, parts, if_absent=if_absent)
 
 
-@takes_files_of_the_living
 def test_experiment_deleted_in_the_middle_of_a_save_shows_no_half_checkpoint(path):
     saved = []
     with contextlib.suppress(StorageError):
@@ -141,7 +137,6 @@ def test_experiment_deleted_in_the_middle_of_a_save_shows_no_half_checkpoint(pat
         assert read(root, name) == content_of("text")
 
 
-@takes_files_of_the_living
 def test_deleter_of_the_experiment_beside_savers_leaves_no_half_checkpoint(server, path):
     for turn in range(4):
         steps = range(100 * turn, 100 * turn + 25)
