@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
@@ -33,12 +34,16 @@ class ForkServer:
         )
         self._buffer = b""
         self._said = []
+        self._alive = set()
         self._find("ready")
 
     def __enter__(self):
         return self
 
     def __exit__(self, *_):
+        for pid in self._alive:  # a test that failed has not waited for them
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         self._process.stdin.close()
         self._process.stdout.close()
         self._process.wait(timeout=60)
@@ -46,7 +51,9 @@ class ForkServer:
     def fork(self, *jobs):
         """Start `(work, *arguments)` each in a process that waits at the gate; returns pids."""
         self._tell(fork=[{"work": work, "args": args} for work, *args in jobs])
-        return self._find("forked")["forked"]
+        pids = self._find("forked")["forked"]
+        self._alive.update(pids)
+        return pids
 
     def release(self):
         """Open the gate."""
@@ -59,6 +66,7 @@ class ForkServer:
         """
         self._tell(wait=pid)
         status = self._find("ended", ended=pid)["status"]
+        self._alive.discard(pid)
         words = self.words(pid)
         failed = [word["failed"] for word in words if "failed" in word]
         assert not failed, failed[0]
