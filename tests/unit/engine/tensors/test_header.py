@@ -133,6 +133,12 @@ def test_size_in_bytes(dtype, shape, expected):
     assert num_bytes(dtype, shape) == expected
 
 
+@pytest.mark.parametrize("shape", [(2**62, 4), (2**62,) * 64, (2**63,), (2**63, 0), (1,) * 65])
+def test_size_that_no_file_has_is_refused(shape):
+    with pytest.raises(InvalidManifestError, match=r"2\*\*63|65 dimensions"):
+        num_bytes("U8", shape)
+
+
 def test_data_starts_at_a_multiple_of_64():
     for name in ("a", "ab" * 20, "abc" * 33):
         entry = HeaderEntry(dtype="U8", shape=(1,), offset=0, size_bytes=1)

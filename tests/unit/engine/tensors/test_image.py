@@ -173,6 +173,7 @@ def test_conjugated_view_keeps_its_own_values():
         torch.tensor(3.5),
         torch.zeros(0, 3),
         torch.arange(2.0)[::2],
+        torch._neg_view(torch.arange(3.0)),
     ],
     ids=[
         "transposed",
@@ -184,6 +185,7 @@ def test_conjugated_view_keeps_its_own_values():
         "0-d",
         "empty",
         "one item of any stride",
+        "negated view",
     ],
 )
 def test_any_dense_tensor_comes_back_equal(tensor):
@@ -236,6 +238,7 @@ def test_unaligned_tensor_is_read_through_a_copy():
 
     view = tensor_view(data, HeaderEntry(dtype="F64", shape=(2,), offset=1, size_bytes=16))
     assert view.tolist() == [5.0, 6.0]
+    assert view.data_ptr() % 8 == 0
 
 
 @pytest.mark.parametrize(

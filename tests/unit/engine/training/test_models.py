@@ -289,9 +289,9 @@ def test_model_under_fsdp_is_refused_without_waiting_for_anybody(tmp_path):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch asks for a GPU
             model = nn.Sequential(FullyShardedDataParallel(build(), device_id="cpu"))
-        with pytest.raises(NotStorableError, match="sharded.*not supported yet"):
+        with pytest.raises(NotStorableError, match=r"sharded.*not supported yet"):
             capture_model(model)
-        with pytest.raises(StateMismatchError, match="sharded.*not supported yet"):
+        with pytest.raises(StateMismatchError, match=r"sharded.*not supported yet"):
             plan(model, {})
     finally:
         dist.destroy_process_group()

@@ -168,7 +168,7 @@ def test_scheduler_of_another_class_is_refused():
     live = torch.optim.lr_scheduler.ExponentialLR(optimizer, gamma=0.9)
 
     with pytest.raises(
-        StateMismatchError, match="StepLR, not of .*ExponentialLR; .*leave its state"
+        StateMismatchError, match=r"StepLR, not of .*ExponentialLR; .*leave its state"
     ):
         plan_stateful_restore(live, captured)
 
