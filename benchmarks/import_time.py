@@ -29,10 +29,12 @@ def main(*, rounds: int = 7) -> list[str]:
     ]
     package, doors = (statistics.median(float(o[i]) for o in outputs) for i in (0, 1))
     return [
-        ("### Import on top of torch\n\n"
-        "| what | median |\n|---|---:|\n"
-        f"| `import weightslab.components` | {package * 1e3:.1f} ms |\n"
-        f"| and both doors (`CheckpointManagerV2`, `ExperimentHashGenerator`) "
-        f"| {doors * 1e3:.1f} ms |\n"
-        f"| of h5py, sqlite3, typer, rich imported | {outputs[0][2]} |")
+        (
+            "### Import on top of torch\n\n"
+            "| what | median |\n|---|---:|\n"
+            f"| `import weightslab.components` | {package * 1e3:.1f} ms |\n"
+            f"| and both doors (`CheckpointManagerV2`, `ExperimentHashGenerator`) "
+            f"| {doors * 1e3:.1f} ms |\n"
+            f"| of h5py, sqlite3, typer, rich imported | {outputs[0][2]} |"
+        )
     ]

@@ -35,6 +35,7 @@ from weightslab.engine.errors import (
     IntegrityError,
     LockedError,
     ReadOnlyStoreError,
+    UnsupportedVersionError,
 )
 from weightslab.engine.identity.config import describe_config
 from weightslab.engine.identity.explain import diff_configs
@@ -183,8 +184,7 @@ class CheckpointManagerV2:
                 found, clock=self.root.clock, compared_with=compared_with, changes=changes
             )
             is_new = opening.open_experiment(self.root.store, record, found.content, force=force)
-            if not is_new:
-                tidy(self.root.store, found.exp_hash)
+            tidy(self.root.store, found.exp_hash)
         self._enter(found, link)
         if is_new:
             record_event(
@@ -385,7 +385,9 @@ class CheckpointManagerV2:
                 checkpoint of the whole root.
         Returns: dict with step, timestamp (ISO 8601, UTC), metadata, metrics, exp_hash, path,
             skipped; None if there is no checkpoint.
-        Raises: StateMismatchError (nothing was changed); IntegrityError if all are damaged.
+        Raises: StateMismatchError (nothing was changed, unless its text says that an object refused
+            its state halfway); IntegrityError if all are damaged; UnsupportedVersionError if the
+            newest was written by a newer version of this package.
         """
         self._check_open()
         entries = choosing.candidates(self.root, exp_hash, self.current_hash)
@@ -396,7 +398,9 @@ class CheckpointManagerV2:
         for entry in entries:
             try:
                 return self._load(entry, target) | {"skipped": skipped}
-            except choosing.PASSED_OVER as error:  # noqa: PERF203
+            except UnsupportedVersionError:  # noqa: PERF203 - not damaged: newer than this package
+                raise
+            except choosing.PASSED_OVER as error:
                 skipped.append(choosing.skip(self.root, entry, error, record=is_writer()))
         raise IntegrityError(
             f"all {len(skipped)} checkpoints are damaged; the newest: {skipped[0]['reason']}",

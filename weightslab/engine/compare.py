@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from weightslab.engine.errors import CheckpointError, ObjectNotFoundError
+from weightslab.engine.errors import CheckpointError
 from weightslab.engine.identity.explain import diff_configs, diff_models, diff_samples
-from weightslab.engine.repository import layout
-from weightslab.engine.repository.config_file import config_from_bytes
-from weightslab.engine.repository.data_file import read_data_file
-from weightslab.engine.repository.opening import read_architecture
-from weightslab.engine.repository.sample_file import samples_from_bytes
+from weightslab.engine.repository.component_file import (
+    read_architecture,
+    read_config,
+    read_samples,
+)
 from weightslab.engine.values import Change
 
 if TYPE_CHECKING:
@@ -50,12 +50,12 @@ def describe_stored(store: Store, entry: ExperimentEntry, *, parts: Iterable[str
     exp_hash, components = entry.exp_hash, entry.record.components
     found: dict[str, Any] = {}
     problems = []
-    readers = {"model": _read_model, "config": _read_config, "data": _read_samples}
+    readers = {"model": read_architecture, "config": read_config, "data": read_samples}
     for part in parts:
         if getattr(components, part) is None:
             continue
         try:
-            found[part] = readers[part](store, exp_hash)
+            found[part] = readers[part](store, entry.record)
         except CheckpointError as error:
             problems.append(f"{part} of {exp_hash} cannot be read: {error}")
     return Description(
@@ -66,20 +66,6 @@ def describe_stored(store: Store, entry: ExperimentEntry, *, parts: Iterable[str
         excluded=entry.record.excluded,
         problems=tuple(problems),
     )
-
-
-def _read_model(store: Store, exp_hash: str) -> dict[str, Any]:
-    return read_architecture(store, exp_hash)
-
-
-def _read_config(store: Store, exp_hash: str) -> dict[str, Any]:
-    key = layout.config_key(exp_hash)
-    return config_from_bytes(store.map(key), what=key.rpartition("/")[2])
-
-
-def _read_samples(store: Store, exp_hash: str) -> SampleSet:
-    key = layout.data_key(exp_hash)
-    return samples_from_bytes(read_data_file(store, key), what=key.rpartition("/")[2])
 
 
 def changed_parts(old: Components, new: Components) -> tuple[str, ...]:
@@ -149,11 +135,3 @@ def nearest(
 
 def _age(entry: ExperimentEntry) -> float:
     return entry.record.created_at.timestamp() if entry.record else 0.0
-
-
-def find_samples(store: Store, exp_hash: str) -> SampleSet | None:
-    """Return the active samples of an experiment, None if it has no samples file."""
-    try:
-        return _read_samples(store, exp_hash)
-    except ObjectNotFoundError:
-        return None

@@ -35,7 +35,12 @@ from weightslab.engine.repository.commit import (
     refuse_living_writers,
     remove_leftovers,
 )
-from weightslab.engine.repository.config_file import config_from_bytes
+from weightslab.engine.repository.component_file import (
+    read_architecture,
+    read_config,
+    read_samples,
+)
+from weightslab.engine.repository.experiment import ExperimentRecord
 from weightslab.engine.repository.verify import Finding, verify_checkpoint, verify_experiment
 from weightslab.engine.storage.journal import LocalJournal
 from weightslab.engine.storage.local import LocalStore
@@ -237,32 +242,44 @@ class CheckpointRoot:
 
         Raises: ObjectNotFoundError if the experiment has no config; CheckpointNotFoundError.
         """
-        full = self.get_hash(exp_hash)
+        record = self._record(exp_hash)
         if step is None:
-            newest = opening.newest_config(self.store, full)
+            file = opening.newest_config(self.store, record.exp_hash)
         else:
-            newest = self.manifest(self.get_checkpoint(full, step)).config_file
-        if newest is None:
-            raise ObjectNotFoundError(f"{full} has no config", hint="none was given to it")
-        return config_from_bytes(self.store.map(layout.config_folder(full) + newest), what=newest)
+            file = self.manifest(self.get_checkpoint(record.exp_hash, step)).config_file
+        if file is None:
+            raise ObjectNotFoundError(
+                f"{record.exp_hash} has no config", hint="none was given to it"
+            )
+        return read_config(self.store, record, file=file)
 
     def architecture(self, exp_hash: str) -> dict[str, Any]:
         """Return the stored description of the model: modules, parameters, source as data.
 
         Raises: ObjectNotFoundError if the experiment has none.
         """
-        return opening.read_architecture(self.store, self.get_hash(exp_hash))
+        return read_architecture(self.store, self._record(exp_hash))
 
     def samples(self, exp_hash: str) -> SampleSet:
         """Return the active samples.
 
         Raises: ObjectNotFoundError if the experiment has none.
         """
+        record = self._record(exp_hash)
+        if record.components.data is None:
+            raise ObjectNotFoundError(
+                f"{record.exp_hash} has no samples", hint="none were given to it"
+            )
+        return read_samples(self.store, record)
+
+    def _record(self, exp_hash: str) -> ExperimentRecord:
+        """Return the record of an experiment, read again and checked.
+
+        Raises: ExperimentNotFoundError; ObjectNotFoundError, IntegrityError, FormatError.
+        """
         full = self.get_hash(exp_hash)
-        found = compare.find_samples(self.store, full)
-        if found is None:
-            raise ObjectNotFoundError(f"{full} has no samples", hint="none were given to it")
-        return found
+        data = self.store.map(layout.experiment_key(full))
+        return ExperimentRecord.from_bytes(data, exp_hash=full)
 
     def changes(self, old: str, new: str) -> list[Change]:
         """Return what changed from experiment `old` to experiment `new`."""

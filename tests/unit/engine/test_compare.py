@@ -114,14 +114,6 @@ def test_the_experiment_itself_and_damaged_ones_are_not_near(store):
     assert compare.nearest(store, [], side({"lr": 1})) is None
 
 
-def test_samples_of_an_experiment_without_any_are_none(store):
-    record = ExperimentRecord(
-        components=Components(config=side({}).components.config), created_at=START
-    )
-    open_experiment(store, record, ExperimentContent(config={}))
-    assert compare.find_samples(store, record.exp_hash) is None
-
-
 @pytest.mark.parametrize("description", [{}, {"identity": 3}, {"identity": {"models": [1]}}])
 def test_sealed_architecture_that_makes_no_sense_is_a_change_without_details(store, description):
     components = [Components(model=f"wl1:sha256:{digit * 64}") for digit in "ab"]

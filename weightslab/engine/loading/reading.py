@@ -66,7 +66,9 @@ def read_state(store: Store, manifest: Manifest, *, training: bool = True) -> Lo
         if file.part != TRAINING:
             models[file.part] = LoadedModel(
                 tensors=_read_file(store, manifest, file),
-                extra=_mapping(decode(manifest.state.get(file.part, {}), path=file.part), file.part),
+                extra=_mapping(
+                    decode(manifest.state.get(file.part, {}), path=file.part), file.part
+                ),
                 aliases=_aliases(manifest, file.part),
             )
         elif training:

@@ -9,7 +9,7 @@ import yaml
 from weightslab.engine.errors import InvalidManifestError, NotStorableError
 from weightslab.engine.jsonform import seal_text, unseal_text
 
-__all__ = ["config_from_bytes", "config_to_bytes"]
+__all__ = ["config_from_bytes", "config_to_bytes", "same_config"]
 
 
 class _Dumper(yaml.SafeDumper):
@@ -51,8 +51,10 @@ class _Loader(yaml.SafeLoader):
         return mapping
 
 
-def config_to_bytes(plain: dict[str, Any]) -> bytes:
+def config_to_bytes(plain: dict[str, Any], *, name: str) -> bytes:
     """Render `plain` (None, bool, int, float, str, list, dict) as sealed YAML.
+
+    The first line is a comment with the `name` of the file, so that an exchanged file is noticed.
 
     Raises: NotStorableError if YAML would not give the same values back.
     """
@@ -60,8 +62,8 @@ def config_to_bytes(plain: dict[str, Any]) -> bytes:
         text = yaml.dump(
             plain, Dumper=_Dumper, sort_keys=True, allow_unicode=True, default_flow_style=False
         )
-        data = seal_text(text)
-        same = repr(config_from_bytes(data, what="the config just written")) == repr(_sorted(plain))
+        data = seal_text(f"# {name}\n{text}")
+        same = same_config(config_from_bytes(data, name=name), plain)
     except (yaml.YAMLError, UnicodeError, RecursionError, TypeError) as error:
         raise NotStorableError(f"the config cannot be written as YAML: {error}") from error
     if not same:
@@ -72,22 +74,30 @@ def config_to_bytes(plain: dict[str, Any]) -> bytes:
     return data
 
 
+def same_config(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Tell whether two plain configs are the same to the bit: 1 is not 1.0, NaN is NaN."""
+    return repr(_sorted(one)) == repr(_sorted(other))
+
+
 def _sorted(value: Any) -> Any:
     if isinstance(value, dict):
         return {k: _sorted(value[k]) for k in sorted(value)}
     return [_sorted(v) for v in value] if isinstance(value, list) else value
 
 
-def config_from_bytes(data: bytes | memoryview, *, what: str) -> dict[str, Any]:
-    """Check the seal and parse the config.
+def config_from_bytes(data: bytes | memoryview, *, name: str) -> dict[str, Any]:
+    """Check the seal and the name, and parse the config.
 
     Raises: TruncatedError, DigestMismatchError, InvalidManifestError.
     """
-    text = unseal_text(data, what=what)
+    text = unseal_text(data, what=name)
+    head = text.partition("\n")[0]
+    if head != f"# {name}":
+        raise InvalidManifestError(f"{name} says it is {head[2:]!r:.90}", hint="it was exchanged")
     try:
         plain = yaml.load(text, Loader=_Loader)  # noqa: S506 - _Loader is a SafeLoader
     except (yaml.YAMLError, RecursionError, ValueError) as error:
-        raise InvalidManifestError(f"{what} is not a valid config: {error}") from error
+        raise InvalidManifestError(f"{name} is not a valid config: {error}") from error
     if not isinstance(plain, dict):
-        raise InvalidManifestError(f"{what} is not a mapping of config keys")
+        raise InvalidManifestError(f"{name} is not a mapping of config keys")
     return plain

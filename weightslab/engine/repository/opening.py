@@ -6,28 +6,37 @@ reads what is there and checks that it decodes to the digest it expects.
 
 from __future__ import annotations
 
+import itertools
 import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from weightslab.engine.digests import seal_digest
 from weightslab.engine.errors import (
     CheckpointError,
-    DigestMismatchError,
     ExperimentHashClashError,
     FormatError,
     IntegrityError,
-    InvalidManifestError,
     UnsupportedVersionError,
 )
-from weightslab.engine.identity.config import describe_config
-from weightslab.engine.jsonform import seal, seal_text, unseal, unseal_text
+from weightslab.engine.jsonform import unseal
 from weightslab.engine.repository import layout
 from weightslab.engine.repository.commit import remove_leftovers
-from weightslab.engine.repository.config_file import config_from_bytes, config_to_bytes
-from weightslab.engine.repository.data_file import add_sidecar, read_data_file, sidecar_key
+from weightslab.engine.repository.component_file import (
+    architecture_text_to_bytes,
+    architecture_to_bytes,
+    read_architecture,
+    read_architecture_text,
+    read_config,
+    read_samples,
+)
+from weightslab.engine.repository.config_file import (
+    config_from_bytes,
+    config_to_bytes,
+    same_config,
+)
+from weightslab.engine.repository.data_file import add_sidecar, sidecar_key
 from weightslab.engine.repository.experiment import ExperimentRecord
-from weightslab.engine.repository.sample_file import samples_from_bytes, samples_to_bytes
+from weightslab.engine.repository.sample_file import samples_to_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,7 +44,7 @@ if TYPE_CHECKING:
     from weightslab.engine.identity.samples import SampleSet
     from weightslab.engine.storage.store import Store
 
-__all__ = ["ExperimentContent", "open_experiment", "read_architecture", "write_config_revision"]
+__all__ = ["ExperimentContent", "open_experiment", "write_config_revision"]
 
 logger = logging.getLogger(__name__)
 
@@ -134,8 +143,8 @@ def _files(store: Store, record: ExperimentRecord, content: ExperimentContent) -
         files.append(
             _File(
                 key,
-                lambda: config_to_bytes(config),
-                lambda: _check_config(store, key, record, config),
+                lambda: config_to_bytes(config, name=key.rpartition("/")[2]),
+                lambda: read_config(store, record),
             )
         )
     if content.samples is not None:
@@ -144,7 +153,7 @@ def _files(store: Store, record: ExperimentRecord, content: ExperimentContent) -
             _File(
                 data_key,
                 lambda: samples_to_bytes(samples, discarded=content.discarded),
-                lambda: _check_samples(store, data_key, record),
+                lambda: read_samples(store, record),
             )
         )
     return files
@@ -153,21 +162,17 @@ def _files(store: Store, record: ExperimentRecord, content: ExperimentContent) -
 def _architecture_files(
     store: Store, record: ExperimentRecord, content: ExperimentContent
 ) -> list[_File]:
-    key = layout.architecture_key(record.exp_hash)
-    text_key = layout.architecture_key(record.exp_hash, "txt")
+    exp_hash, description = record.exp_hash, content.architecture or {}
     return [
         _File(
-            key,
-            lambda: seal(
-                {"schema": "weightslab.architecture", "schema_version": 1}
-                | {"description": content.architecture}
-            ),
-            lambda: _check_architecture(store, record),
+            layout.architecture_key(exp_hash),
+            lambda: architecture_to_bytes(exp_hash, description),
+            lambda: read_architecture(store, record),
         ),
         _File(
-            text_key,
-            lambda: seal_text(content.architecture_text),
-            lambda: unseal_text(store.map(text_key), what=text_key),
+            layout.architecture_key(exp_hash, "txt"),
+            lambda: architecture_text_to_bytes(exp_hash, content.architecture_text),
+            lambda: read_architecture_text(store, exp_hash),
         ),
     ]
 
@@ -222,49 +227,6 @@ def tidy(store: Store, exp_hash: str) -> list[str]:
     return removed
 
 
-def read_architecture(store: Store, exp_hash: str) -> dict[str, Any]:
-    """Return the stored description of the model.
-
-    Raises: ObjectNotFoundError if the experiment has none, IntegrityError, FormatError.
-    """
-    key = layout.architecture_key(exp_hash)
-    document, _ = unseal(store.map(key), what=key.rpartition("/")[2])
-    description = document.get("description")
-    if not isinstance(description, dict):
-        raise FormatError(f"{key} holds no description")
-    return description
-
-
-def _check_architecture(store: Store, record: ExperimentRecord) -> None:
-    from weightslab.engine.identity.architecture import digest_of_document
-
-    key = layout.architecture_key(record.exp_hash)
-    try:
-        found = digest_of_document(read_architecture(store, record.exp_hash))
-    except (AttributeError, KeyError, RecursionError, TypeError) as error:
-        raise InvalidManifestError(f"{key} is not in order: {error!r}") from error
-    _check_digest(key, found, record.components.model)
-
-
-def _check_config(
-    store: Store, key: str, record: ExperimentRecord, expected: dict[str, Any]
-) -> None:
-    # both sides as they come out of a file: a set and a list are two configs, and one YAML
-    stored = config_from_bytes(store.map(key), what=key.rpartition("/")[2])
-    found, wanted = (describe_config(c, exclude=record.excluded).digest for c in (stored, expected))
-    _check_digest(key, found, wanted)
-
-
-def _check_samples(store: Store, key: str, record: ExperimentRecord) -> None:
-    samples = samples_from_bytes(read_data_file(store, key), what=key.rpartition("/")[2])
-    _check_digest(key, samples.digest, record.components.data)
-
-
-def _check_digest(key: str, found: str, expected: str | None) -> None:
-    if found != expected:
-        raise DigestMismatchError(f"{key} describes {found}, but the experiment is of {expected}")
-
-
 def write_config_revision(store: Store, exp_hash: str, plain: dict[str, Any], *, name: str) -> str:
     """Store a config beside the one of the identity; returns its key.
 
@@ -272,19 +234,18 @@ def write_config_revision(store: Store, exp_hash: str, plain: dict[str, Any], *,
     creation, so two writers never share one.
     """
     layout.check_label(name, what="config name")
-    data = config_to_bytes(plain)
     newest = max((r for n, r in config_revisions(store, exp_hash) if n == name), default=0)
     if newest:
         key = layout.config_key(exp_hash, name=name, revision=newest)
-        if seal_digest(store.map(key)) == seal_digest(data):
+        if same_config(config_from_bytes(store.map(key), name=key.rpartition("/")[2]), plain):
+            store.sync(layout.config_folder(exp_hash))
             return key
-    revision = newest + 1
-    while not store.put(
-        layout.config_key(exp_hash, name=name, revision=revision), [data], if_absent=True
-    ):
-        revision += 1
+    for revision in itertools.count(newest + 1):
+        key = layout.config_key(exp_hash, name=name, revision=revision)
+        if store.put(key, [config_to_bytes(plain, name=key.rpartition("/")[2])], if_absent=True):
+            break
     store.sync(layout.config_folder(exp_hash))
-    return layout.config_key(exp_hash, name=name, revision=revision)
+    return key
 
 
 def newest_config(store: Store, exp_hash: str) -> str | None:

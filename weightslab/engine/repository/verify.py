@@ -7,9 +7,15 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from weightslab.engine.errors import CheckpointError
-from weightslab.engine.jsonform import unseal, unseal_text
+from weightslab.engine.jsonform import unseal
 from weightslab.engine.repository import layout
 from weightslab.engine.repository.catalog import map_file, read_manifest
+from weightslab.engine.repository.component_file import (
+    read_architecture,
+    read_architecture_text,
+    read_config,
+    read_samples,
+)
 from weightslab.engine.repository.config_file import config_from_bytes
 from weightslab.engine.repository.data_file import read_data_file
 from weightslab.engine.repository.experiment import ExperimentRecord
@@ -73,14 +79,14 @@ def verify_experiment(store: Store, exp_hash: str) -> list[Finding]:
     which only the sidecar is left.
     """
     key = layout.experiment_key(exp_hash)
+    findings, promised, record = [], set(), None
     try:
         record = ExperimentRecord.from_bytes(store.map(key), exp_hash=exp_hash)
+        promised = _promised(record)
     except CheckpointError as error:
-        findings, promised = [Finding(key=key, problem=str(error))], set()
-    else:
-        findings, promised = [], _promised(record)
+        findings.append(Finding(key=key, problem=str(error)))
     for name in sorted(promised | _present(store, exp_hash)):
-        findings += _findings(name, partial(_check_file, store, name))
+        findings += _findings(name, partial(_check_file, store, record, exp_hash, name))
     return findings
 
 
@@ -109,14 +115,21 @@ def _present(store: Store, exp_hash: str) -> set[str]:
     return found
 
 
-def _check_file(store: Store, key: str) -> None:
+def _check_file(store: Store, record: ExperimentRecord | None, exp_hash: str, key: str) -> None:
+    """Read a file; with a record to hold it against, the components against their digests."""
     name = key.rpartition("/")[2]
-    if name.endswith(".h5"):
-        read_data_file(store, key)
+    if name.endswith(".txt"):
+        read_architecture_text(store, exp_hash)
+    elif record is not None and key == layout.architecture_key(exp_hash):
+        read_architecture(store, record)
+    elif record is not None and key == layout.data_key(exp_hash):
+        read_samples(store, record)
+    elif record is not None and name.endswith(".yaml"):
+        read_config(store, record, file=name)
     elif name.endswith(".yaml"):
-        config_from_bytes(store.map(key), what=name)
-    elif name.endswith(".txt"):
-        unseal_text(store.map(key), what=name)
+        config_from_bytes(store.map(key), name=name)
+    elif name.endswith(".h5"):
+        read_data_file(store, key)
     else:
         unseal(store.map(key), what=name)
 

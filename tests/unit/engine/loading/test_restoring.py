@@ -117,7 +117,9 @@ def test_object_that_fails_halfway_says_so():
     store = MemoryStore()
     model = torch.nn.Sequential(Stubborn(2, 2))
     manifest = commit(store, {"model": model}, None)
-    with pytest.raises(CheckpointError, match=r"failed while it took its state.*no; .*make it anew"):
+    with pytest.raises(
+        CheckpointError, match=r"failed while it took its state.*no; .*make it anew"
+    ):
         load(store, manifest, model, None)
 
 

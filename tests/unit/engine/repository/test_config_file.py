@@ -7,7 +7,7 @@ import yaml
 
 from weightslab.engine.errors import DigestMismatchError, InvalidManifestError, TruncatedError
 from weightslab.engine.jsonform import seal_text
-from weightslab.engine.repository.config_file import config_from_bytes, config_to_bytes
+from weightslab.engine.repository import config_file
 
 PLAIN = {
     "lr": 1e-05,
@@ -24,8 +24,20 @@ PLAIN = {
 }
 
 
+NAME = "0123456789abcdef_config.yaml"
+
+
 def read(data):
-    return config_from_bytes(data, what="test")
+    return config_file.config_from_bytes(data, name=NAME)
+
+
+def config_to_bytes(plain):
+    return config_file.config_to_bytes(plain, name=NAME)
+
+
+def test_file_that_was_exchanged_for_another_is_refused():
+    with pytest.raises(InvalidManifestError, match="says it is"):
+        config_file.config_from_bytes(config_to_bytes({"lr": 0.1}), name="other_config.yaml")
 
 
 def test_every_plain_value_survives():
@@ -78,4 +90,4 @@ def test_edited_config_is_refused():
 )
 def test_sealed_yaml_that_is_no_config_is_refused(text):
     with pytest.raises(InvalidManifestError):
-        read(seal_text(text))
+        read(seal_text(f"# {NAME}\n{text}"))
