@@ -1,4 +1,7 @@
-"""Interleaved timing: A B C A B C ..., medians, ratios to the first."""
+"""Interleaved timing: A B C, B C A, C A B, ...: medians, and ratios to one of them.
+
+The order turns, so that nobody always comes after the one that leaves most work to the system.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +48,8 @@ def interleave(candidates: list[Candidate], *, rounds: int, warmup: int = 1) -> 
     wall: dict[str, list[float]] = {c.name: [] for c in candidates}
     cpu: dict[str, list[float]] = {c.name: [] for c in candidates}
     for number in range(warmup + rounds):
-        for candidate in candidates:
+        turn = number % len(candidates)
+        for candidate in candidates[turn:] + candidates[:turn]:
             candidate.before(number)
             gc.collect()
             cpu_start, start = time.process_time(), time.perf_counter()

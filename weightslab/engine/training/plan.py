@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import torch
 
@@ -13,6 +14,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 __all__ = ["RestorePlan", "class_name", "own_copy"]
+
+_PARALLEL_BYTES: Final = 32 << 20  # below, one thread is done before a second has started
+_THREADS: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,16 +62,40 @@ def own_copy(tree: Any) -> Any:
 
     Objects keep the tensors that they are given, and those of a checkpoint lie in a mapped file.
     """
-    return _own_copy(tree, {})
+    found: dict[int, torch.Tensor] = {}
+    _collect(tree, found)
+    return _replaced(tree, dict(zip(found, _clones(list(found.values())), strict=True)))
 
 
-def _own_copy(tree: Any, cloned: dict[int, torch.Tensor]) -> Any:
+def _clones(tensors: list[torch.Tensor]) -> list[torch.Tensor]:
+    """Clone, in threads where it is much: most of the time goes into page faults of fresh memory.
+
+    The memory is taken in this thread: the allocator gives threads arenas of their own, and what
+    this thread freed before could not be used again (3 x slower).
+    """
+    if sum(t.numel() * t.itemsize for t in tensors) < _PARALLEL_BYTES:
+        return [tensor.clone() for tensor in tensors]
+    clones = [torch.empty_like(tensor) for tensor in tensors]
+    with ThreadPoolExecutor(_THREADS) as pool:
+        return list(pool.map(torch.Tensor.copy_, clones, tensors))
+
+
+def _collect(tree: Any, found: dict[int, torch.Tensor]) -> None:
     if isinstance(tree, torch.Tensor):
-        if id(tree) not in cloned:
-            cloned[id(tree)] = tree.clone()
-        return cloned[id(tree)]
+        found[id(tree)] = tree
+    elif isinstance(tree, dict):
+        for value in tree.values():
+            _collect(value, found)
+    elif type(tree) in (list, tuple):
+        for value in tree:
+            _collect(value, found)
+
+
+def _replaced(tree: Any, clones: dict[int, torch.Tensor]) -> Any:
+    if isinstance(tree, torch.Tensor):
+        return clones[id(tree)]
     if isinstance(tree, dict):
-        return type(tree)((k, _own_copy(v, cloned)) for k, v in tree.items())
+        return type(tree)((k, _replaced(v, clones)) for k, v in tree.items())
     if type(tree) in (list, tuple):
-        return type(tree)(_own_copy(v, cloned) for v in tree)
+        return type(tree)(_replaced(v, clones) for v in tree)
     return tree
