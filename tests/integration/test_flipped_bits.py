@@ -63,6 +63,7 @@ def test_there_is_no_other_file_and_nothing_is_wrong_with_them(whole):
     assert verify_checkpoint(store, name) + verify_experiment(store, name.exp_hash) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file", FILES)
 def test_every_flipped_bit_is_noticed(whole, file):
     store, name = whole

@@ -364,6 +364,7 @@ def test_the_outline_does_not_see_training_or_wrappers():
     assert outline(nn.DataParallel(forward_backward(Net()))) == outline(Net())
 
 
+@pytest.mark.slow
 def test_a_module_tree_is_described_in_another_process_with_another_hash_seed(tmp_path):
     script = tmp_path / "train.py"
     script.write_text(
