@@ -190,7 +190,7 @@ def _take_revision(store: Store, draft: Draft, first: int) -> tuple[Hold, Checkp
             if store.stat(name.manifest_key) is None:
                 _remove_files(store, name)  # left by a writer that died: no manifest, our hold
                 return hold, name
-        except BaseException:
+        except BaseException:  # Ctrl-C, too, leaves no hold behind
             hold.release()
             raise
         hold.release()
@@ -217,7 +217,7 @@ def _write(
         manifest = replace(numbered, sequence=sequence, created_at=clock())
         data = manifest.to_bytes()
         _put_new(store, name.manifest_key, [data])
-    except BaseException:
+    except BaseException:  # Ctrl-C, too, leaves no files behind
         _clean_up(store, name)
         raise
     store.sync(folder)  # fails the save if it fails; the checkpoint may be there all the same

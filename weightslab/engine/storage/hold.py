@@ -90,7 +90,7 @@ def take(key: str, path: Path) -> LocalHold | None:
             descriptor, is_new = opened
             try:
                 answer = _claim(descriptor, path, is_new=is_new)
-            except BaseException:
+            except BaseException:  # Ctrl-C, too, leaves no lock file behind
                 if is_new and same_file(descriptor, path):
                     path.unlink(missing_ok=True)
                 close_locked(descriptor)

@@ -44,7 +44,7 @@ class RestorePlan:
         """
         try:
             self._apply()
-        except Exception as error:
+        except Exception as error:  # load_state_dict is code of the user, or of a library
             raise CheckpointError(
                 f"{self.what} failed while it took its state, after everything had been checked to "
                 f"fit: {type(error).__name__}: {error}",
