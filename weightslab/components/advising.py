@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any, Final
 from weightslab.engine.errors import IdentityError
 from weightslab.engine.identity.config import describe_config
 from weightslab.engine.identity.explain import diff_configs
+from weightslab.engine.training.state import parameter_names
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from weightslab.components.identifying import Identification
     from weightslab.engine.repository.catalog import CheckpointEntry
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from weightslab.engine.root import CheckpointRoot
     from weightslab.engine.values import Change, ParentLink
 
-__all__ = ["config_drift", "some", "warn_no_checkpoints", "warn_replaced"]
+__all__ = ["config_drift", "forgotten_parameters", "some", "warn_no_checkpoints", "warn_replaced"]
 
 logger = logging.getLogger(__name__)
 _SHOWN: Final = 3
@@ -47,6 +48,33 @@ def config_drift(current: Identification, config: Any, *, exclude: Sequence[str]
         f"the config changed since the hash {current.exp_hash} was taken ({some(changes)}); "
         "call update_experiment_hash(config=...) if that matters"
     )
+
+
+def forgotten_parameters(
+    models: Mapping[str, Any], optimizers: Mapping[str, Any] | None
+) -> list[str]:
+    """Tell of optimizers that were made before the model changed: they hold parameters that are in
+    no model, while parameters of a model are in no optimizer.
+    """
+    names = parameter_names(models.values())
+    trainable = {
+        id(p): names.get(id(p), "?")
+        for model in models.values()
+        for p in model.parameters()
+        if p.requires_grad
+    }
+    groups = {name: getattr(o, "param_groups", []) for name, o in (optimizers or {}).items()}
+    held = {name: {id(p) for g in found for p in g["params"]} for name, found in groups.items()}
+    forgotten = [
+        name for key, name in trainable.items() if not any(key in h for h in held.values())
+    ]
+    return [
+        f"{name} holds {len(strangers)} parameters that are in no model, while {forgotten[0]} is in "
+        "no optimizer: make the optimizer anew after changing the model, or this checkpoint may not "
+        "load into one"
+        for name, ids in held.items()
+        if forgotten and (strangers := ids - set(names))
+    ]
 
 
 def warn_replaced(before: CheckpointEntry, name: CheckpointName, parent: ParentLink) -> None:

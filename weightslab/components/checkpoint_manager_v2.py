@@ -98,7 +98,7 @@ class CheckpointManagerV2:
         self._read_only = read_only
         self._exclude = tuple(config_exclude)
         self._live = LiveObjects()
-        self._ancestry = Ancestry()
+        self._ancestry = Ancestry(str(self.root.path))
         self._current: Identification | None = None
         self._pid = os.getpid()
         self._closed = False
@@ -176,6 +176,8 @@ class CheckpointManagerV2:
         found = identify(
             self._live, model, config, active_data_uids, exclude=self._exclude, last=self._current
         )
+        if parent is not None and (not isinstance(parent, tuple) or len(parent) != 2):  # noqa: PLR2004
+            raise TypeError(f"parent is a tuple (exp_hash, step), not {parent!r:.60}")
         link = None if parent is None else self.root.get_checkpoint(*parent).as_parent()
         compared_with, changes = compare_with(self.root, self._current, found)
         is_new = False
@@ -262,10 +264,16 @@ class CheckpointManagerV2:
         if not is_writer():
             name = layout.CheckpointName(exp_hash=current.exp_hash, step=number)
             return self._path(name.file_key(name.file_name(min(parts))))
+        if self.root.catalog.experiment(current.exp_hash) is None:
+            raise ExperimentNotFoundError(
+                f"experiment {current.exp_hash} is not in {self.root.path} any more",
+                hint="it was deleted; call update_experiment_hash() to begin it again",
+            )
         check_drift(current, live, self._live.live_samples())
-        advice = advising.config_drift(current, self._live.find_config(), exclude=self._exclude)
-        if advice is not None:
-            self._say_once(advice)
+        changed = advising.config_drift(current, self._live.find_config(), exclude=self._exclude)
+        for advice in [*advising.forgotten_parameters(parts, optimizers), changed]:
+            if advice is not None:
+                self._say_once(advice)
         modules = _unwrapped(live)
         facts = CheckpointFacts(
             exp_hash=current.exp_hash,

@@ -6,7 +6,7 @@ import platform
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from weightslab.components.live_objects import named_models
+from weightslab.components.live_objects import named_models, parts_of
 from weightslab.engine import compare
 from weightslab.engine.compare import Description
 from weightslab.engine.errors import IdentityError, StateMismatchError
@@ -86,6 +86,8 @@ def identify(
     Raises: IdentityError naming what cannot be described.
     """
     found_model = live.find_model(model)
+    if found_model is not None:
+        parts_of(found_model)  # names that no file could have are refused before a hash is taken
     found_config = live.find_config(config)
     active, discarded = live.find_samples(uids)
     described = None if found_model is None else describe_model(found_model)

@@ -119,7 +119,7 @@ def _encode_tagged(value: Any, leaf: Encoder | None, path: str, depth: int) -> A
     raise NotStorableError(
         f"{path} is a {kind.__module__}.{kind.__qualname__}, which has no stored form",
         hint="use None, bool, int, float, str, bytes, list, tuple, dict, set, Counter, OrderedDict,"
-        " an Enum member, a numpy scalar or a tensor",
+        " an Enum member or a numpy scalar",
     )
 
 

@@ -81,7 +81,7 @@ class CheckpointRoot:
         must_exist: bool = True,
         clock: Callable[[], datetime] = _now,
     ) -> None:
-        self.path = Path(path)
+        self.path = Path(path).absolute()  # the caller may change folders later
         self.read_only = read_only
         self.clock = clock
         if self.path.exists() and not self.path.is_dir():
@@ -247,7 +247,7 @@ class CheckpointRoot:
             file = opening.newest_config(self.store, record.exp_hash)
         else:
             file = self.manifest(self.get_checkpoint(record.exp_hash, step)).config_file
-        if file is None:
+        if file is None and record.components.config is None:
             raise ObjectNotFoundError(
                 f"{record.exp_hash} has no config", hint="none was given to it"
             )
@@ -346,6 +346,11 @@ class CheckpointRoot:
         """
         if step is None and revision is not None:
             raise ValueError("delete(revision=...) needs step as well")
+        if self.read_only:
+            raise ReadOnlyStoreError(
+                f"cannot delete: {self.path} was opened with read_only=True",
+                hint="open it without read_only to change it",
+            )
         full = self.get_hash(exp_hash)
         if step is None:
             refuse_living_writers(self.store, full)

@@ -52,6 +52,11 @@ def describe_config(config: object, *, exclude: Sequence[str] = ()) -> ConfigDes
     """
     if isinstance(exclude, str) or not all(isinstance(path, str) for path in exclude):
         raise TypeError(f"config_exclude is a sequence of dotted paths, not {exclude!r}")
+    if isinstance(config, type):
+        raise NotCanonicalError(
+            f"the config is the class {config.__qualname__} itself, not an instance of it",
+            hint=f"did you mean {config.__qualname__}()?",
+        )
     excluded = tuple(dict.fromkeys((*DEFAULT_EXCLUDED, *exclude)))
     hidden = frozenset(excluded)
     plain = to_plain(config, root="config", special=_user_code, lenient=hidden.__contains__)

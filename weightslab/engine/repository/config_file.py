@@ -39,7 +39,8 @@ def same_config(one: dict[str, Any], other: dict[str, Any]) -> bool:
 
 def _sorted(value: Any) -> Any:
     if isinstance(value, dict):
-        return {k: _sorted(value[k]) for k in sorted(value)}
+        keys = sorted(value, key=lambda k: (type(k).__name__, k if isinstance(k, str) else repr(k)))
+        return {k: _sorted(value[k]) for k in keys}
     return [_sorted(v) for v in value] if isinstance(value, list) else value
 
 

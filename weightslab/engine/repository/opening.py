@@ -136,9 +136,9 @@ def _refuse_clash(document: dict[str, Any], record: ExperimentRecord) -> None:
 
 def _files(store: Store, record: ExperimentRecord, content: ExperimentContent) -> list[_File]:
     exp_hash, files = record.exp_hash, []
-    if content.architecture is not None:
-        files += _architecture_files(store, record, content)
-    if content.config is not None:
+    if (
+        content.config is not None
+    ):  # first: what YAML cannot hold is refused before anything is written
         config, key = content.config, layout.config_key(exp_hash)
         files.append(
             _File(
@@ -147,6 +147,8 @@ def _files(store: Store, record: ExperimentRecord, content: ExperimentContent) -
                 lambda: read_config(store, record),
             )
         )
+    if content.architecture is not None:
+        files += _architecture_files(store, record, content)
     if content.samples is not None:
         samples, data_key = content.samples, layout.data_key(exp_hash)
         files.append(

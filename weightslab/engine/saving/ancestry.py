@@ -25,13 +25,21 @@ class _Track:
     since: list[str] = field(default_factory=list)
 
 
+# object -> (root, link) of its last checkpoint, over all followers of the process
+_LATEST: weakref.WeakKeyDictionary[object, tuple[str, ParentLink]] = weakref.WeakKeyDictionary()
+
+
 class Ancestry:
     """Follows live model objects (weakly held) through experiments, saves and loads.
 
     An object is known by itself, not by its wrappers: pass the unwrapped module.
+
+    Args:
+        place: the root; what another follower of the same root settled is known here, too.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, place: str = "") -> None:
+        self._place = place
         self._tracks: weakref.WeakKeyDictionary[object, _Track] = weakref.WeakKeyDictionary()
         self._history: list[str] = []
         self._lock = threading.Lock()
@@ -68,6 +76,7 @@ class Ancestry:
         with self._lock:
             for item in objects:
                 self._tracks[item] = _Track(link, list(self._history[-1:]))
+                _LATEST[item] = self._place, link
 
     def parent_of(self, objects: Iterable[object], exp_hash: str) -> ParentLink:
         """Return the parent of a checkpoint that is saved from `objects` into `exp_hash` now.
@@ -85,6 +94,9 @@ class Ancestry:
 
     def _link(self, item: object, exp_hash: str) -> ParentLink:
         track = self._tracks.get(item)
+        place, latest = _LATEST.get(item, ("", None))
+        if latest is not None and place == self._place and (track is None or track.link != latest):
+            return replace(latest, exact=None)  # another manager of this root saved or loaded it
         if (
             track is None
         ):  # never met: it may have been trained under any experiment of this session

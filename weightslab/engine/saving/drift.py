@@ -53,7 +53,7 @@ def _difference(old: str, new: str) -> str:
     before, after = (list(dict.fromkeys(text.split("; "))) for text in (old, new))
     gone = "; ".join(fact for fact in before if fact not in after)
     come = "; ".join(fact for fact in after if fact not in before)
-    return f"{gone or 'nothing'} -> {come or 'nothing'}"
+    return f"{gone or '(not set)'} -> {come or '(not set)'}"
 
 
 def check_digest(expected: str | None, found: str | None, *, what: str, exp_hash: str) -> None:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import torch
+
+from weightslab.engine.errors import NotStorableError
 from weightslab.engine.jsonform import encode
 from weightslab.engine.tensors.image import FileImage, build_image
 from weightslab.engine.tensors.tree import split
@@ -50,7 +53,7 @@ def take_snapshot(
     for part, model in models.items():
         image = build_image(model.tensors)
         _add(snapshot, part, image)
-        snapshot.state[part] = encode(model.extra, path=part)
+        snapshot.state[part] = encode(model.extra, leaf=_refuse_tensor, path=part)
     tree = dict(training or {})
     wrapper_state = {part: m.wrapper_state for part, m in models.items() if m.wrapper_state}
     if training is not None and wrapper_state:
@@ -61,6 +64,15 @@ def take_snapshot(
         if tensors:
             _add(snapshot, TRAINING, build_image(tensors))
     return snapshot
+
+
+def _refuse_tensor(value: object, path: str) -> Any:
+    if isinstance(value, torch.Tensor):
+        raise NotStorableError(
+            f"{path} is a tensor inside the extra state of a module",
+            hint="return the tensor itself from get_extra_state, or register it as a buffer",
+        )
+    return NotImplemented
 
 
 def _add(snapshot: Snapshot, part: str, image: FileImage) -> None:
