@@ -49,7 +49,6 @@ logger = logging.getLogger(__name__)
 _UNSET: Final = datetime(
     1970, 1, 1, tzinfo=timezone.utc
 )  # replaced just before the manifest is written
-_WRITERS: Final = 2
 _MAX_TRIES: Final = 64  # other writers of the same step at once; far more than processes that train
 
 
@@ -210,7 +209,8 @@ def _write(
 ) -> Manifest:
     folder = layout.model_folder(draft.exp_hash)
     try:
-        _put_files(store, draft, name)
+        for part, image in draft.images.items():
+            _put_new(store, name.file_key(name.file_name(part)), image.parts)
         store.sync(folder)
         numbered = _renamed(candidate.result(), name)
         sequence = _next_sequence(catalog, draft.exp_hash)
@@ -233,17 +233,6 @@ def _next_sequence(catalog: Catalog, exp_hash: str) -> int:
     entries = catalog.checkpoints(exp_hash)
     hidden = sum(entry.damaged is not None for entry in entries)
     return 1 + hidden + max((entry.sequence for entry in entries), default=0)
-
-
-def _put_files(store: Store, draft: Draft, name: CheckpointName) -> None:
-    """Write the files side by side: one is copied while the other waits for the disk (x 0.8)."""
-    with ThreadPoolExecutor(_WRITERS) as pool:
-        jobs = [
-            pool.submit(_put_new, store, name.file_key(name.file_name(part)), image.parts)
-            for part, image in draft.images.items()
-        ]
-    for job in jobs:  # all have ended here, so nobody writes after the clean-up of a failed save
-        job.result()
 
 
 def _put_new(store: Store, key: str, parts: Sequence[Buffer]) -> None:
