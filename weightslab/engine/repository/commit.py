@@ -11,7 +11,6 @@ same step becomes a new revision. Deleting takes the manifest first, then the fi
 from __future__ import annotations
 
 import logging
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -104,15 +103,14 @@ def commit_checkpoint(
     """
     folder = layout.model_folder(draft.exp_hash)
     existing = _revisions(store, draft)
-    with ThreadPoolExecutor(1) as pool:  # digests are taken while the bytes go to disk
-        candidate = pool.submit(_number, draft)
-        same = _identical(store, existing, candidate)
-        if same is not None:
-            store.sync(folder)  # an earlier attempt may have died between the name and its fsync
-            return same, False
-        hold, name = _take_revision(store, draft, 1 + max(existing, default=0))
-        with hold:
-            return _write(store, catalog, draft, name, candidate, clock), True
+    candidate = _number(draft)
+    same = _identical(store, existing, candidate)
+    if same is not None:
+        store.sync(folder)  # an earlier attempt may have died between the name and its fsync
+        return same, False
+    hold, name = _take_revision(store, draft, 1 + max(existing, default=0))
+    with hold:
+        return _write(store, catalog, draft, _renamed(candidate, name), clock), True
 
 
 def _number(draft: Draft) -> Manifest:
@@ -161,7 +159,7 @@ def _revisions(store: Store, draft: Draft) -> dict[int, CheckpointName]:
 
 
 def _identical(
-    store: Store, existing: Mapping[int, CheckpointName], candidate: Future[Manifest]
+    store: Store, existing: Mapping[int, CheckpointName], candidate: Manifest
 ) -> Manifest | None:
     """Return the newest revision if it holds the same content and still verifies."""
     if not existing:
@@ -169,7 +167,7 @@ def _identical(
     name = existing[max(existing)]
     try:
         manifest = read_manifest(store, name)
-        if manifest.content() != candidate.result().content():
+        if manifest.content() != candidate.content():
             return None
         verify_files(store, manifest)
     except (IntegrityError, FormatError, CheckpointNotFoundError) as error:
@@ -203,18 +201,16 @@ def _write(
     store: Store,
     catalog: Catalog,
     draft: Draft,
-    name: CheckpointName,
-    candidate: Future[Manifest],
+    candidate: Manifest,
     clock: Callable[[], datetime],
 ) -> Manifest:
-    folder = layout.model_folder(draft.exp_hash)
+    name, folder = candidate.name, layout.model_folder(draft.exp_hash)
     try:
         for part, image in draft.images.items():
             _put_new(store, name.file_key(name.file_name(part)), image.parts)
         store.sync(folder)
-        numbered = _renamed(candidate.result(), name)
         sequence = _next_sequence(catalog, draft.exp_hash)
-        manifest = replace(numbered, sequence=sequence, created_at=clock())
+        manifest = replace(candidate, sequence=sequence, created_at=clock())
         data = manifest.to_bytes()
         _put_new(store, name.manifest_key, [data])
     except BaseException:  # Ctrl-C, too, leaves no files behind
