@@ -15,7 +15,7 @@ from benchmarks import identity_cost, import_time, save_load
 
 INTRO = """# Benchmarks
 
-Medians of interleaved runs (A B C, B C A, C A B, ...) in one process; ratios hold, absolute times
+Medians of interleaved runs (each round in another order) in one process; ratios hold, absolute times
 depend on the machine. `make bench` measures again; `python -m benchmarks --write docs/benchmarks.md` rewrites
 this page.
 

@@ -1,11 +1,12 @@
-"""Interleaved timing: A B C, B C A, C A B, ...: medians, and ratios to one of them.
+"""Interleaved timing: each round in another order; medians, and ratios to one of them.
 
-The order turns, so that nobody always comes after the one that leaves most work to the system.
+The order is shuffled, so that nobody always comes after the one that leaves most work behind.
 """
 
 from __future__ import annotations
 
 import gc
+import random
 import statistics
 import time
 from dataclasses import dataclass
@@ -47,9 +48,9 @@ def interleave(candidates: list[Candidate], *, rounds: int, warmup: int = 1) -> 
     """Run all candidates in turn, `rounds` times after `warmup` uncounted ones; medians per row."""
     wall: dict[str, list[float]] = {c.name: [] for c in candidates}
     cpu: dict[str, list[float]] = {c.name: [] for c in candidates}
+    order = random.Random(0)
     for number in range(warmup + rounds):
-        turn = number % len(candidates)
-        for candidate in candidates[turn:] + candidates[:turn]:
+        for candidate in order.sample(candidates, len(candidates)):
             candidate.before(number)
             gc.collect()
             cpu_start, start = time.process_time(), time.perf_counter()
