@@ -6,7 +6,6 @@ A kill takes whatever is at hand, so each worker says what was acknowledged at o
 from __future__ import annotations
 
 import logging
-from concurrent.futures import Future
 
 import h5py  # noqa: F401 - loaded before the fork, not once in each worker
 
@@ -19,31 +18,9 @@ from weightslab.engine.errors import (
     LockedError,
     StorageError,
 )
-from weightslab.engine.repository import commit
 from weightslab.engine.repository.opening import tidy
 
 logging.disable(logging.CRITICAL)
-
-
-class InlinePool:
-    """An executor that does the work at once in the thread that hands it in."""
-
-    def __init__(self, *_):
-        pass
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        pass
-
-    def submit(self, work, *args):
-        done = Future()
-        try:
-            done.set_result(work(*args))
-        except BaseException as error:  # noqa: BLE001 - as an executor does it
-            done.set_exception(error)
-        return done
 
 
 def acknowledge(manifest, text):
@@ -83,7 +60,6 @@ def open_it(ready, path, number, num_samples):
 
 def save_in_three_stages(ready, scratch, path, number):
     """Once for nothing, then behind the gate: open an experiment, save a step, revise it."""
-    commit.ThreadPoolExecutor = InlinePool  # system calls are counted in each thread by itself
     _three_stages(scratch, number, say=lambda *_: None)  # loads all modules that are loaded late
     speak(ready=True)
     ready()
