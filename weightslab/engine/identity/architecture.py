@@ -31,7 +31,8 @@ class ModelDescription:
     Attributes:
         digest: `wl1:sha256:...` of `document["identity"]`.
         document: JSON-able: `schema`, `identity` (all that is hashed), `sources` of user code,
-            `versions` of libraries, `weak` marks. Only `identity` is in the digest.
+            `values` that it uses (constants, defaults, closures), `versions` of libraries, `weak`
+            marks. Only `identity` is in the digest.
         text: a module tree for the eye.
         weak: labels of code that could only be described as byte-code.
         class_names: name in the dict of models ("" for a single one) -> class name.
@@ -68,6 +69,7 @@ def describe_model(model: nn.Module | Mapping[str, nn.Module]) -> ModelDescripti
         "schema": DOCUMENT_SCHEMA,
         "identity": identity,
         "sources": {name: reader.sources() for name, reader in readers.items()},
+        "values": {name: reader.values() for name, reader in readers.items()},
         "versions": _versions(identities),
         "weak": list(weak),
     }

@@ -17,6 +17,7 @@ from weightslab.engine.identity.layers import (
 from weightslab.engine.identity.library import home_of, is_library, public_class_name
 from weightslab.engine.identity.liveform import LiveForms
 from weightslab.engine.identity.reach import CodeTable
+from weightslab.engine.identity.shown import shown_values
 from weightslab.engine.identity.wrappers import real_class, unwrap
 
 if TYPE_CHECKING:
@@ -92,6 +93,10 @@ class ModelReader:
     def sources(self) -> dict[str, str]:
         """Return label -> source text of user code."""
         return {name: e.source for name, e in self._table.entries.items() if e.source}
+
+    def values(self) -> dict[str, dict[str, Any]]:
+        """Return label -> constants, defaults and closure of user code, as plain values."""
+        return shown_values(self._table.values)
 
     def weak(self) -> list[str]:
         """Return the labels of code that was described as byte-code."""

@@ -8,6 +8,7 @@ changes one entry, which can be named to people.
 from __future__ import annotations
 
 import builtins
+import contextlib
 import dis
 import enum
 import importlib.util
@@ -68,6 +69,7 @@ class CodeTable:
         self.uses_super = False
         self.known_classes: frozenset[type] = frozenset()
         self._special = special
+        self.values: dict[str, dict[str, Any]] = {}  # label -> what its text does not show
         self._labels: dict[int, str] = {}
         self._keep: list[Any] = []  # a label is found by id: the object must live as long
 
@@ -139,7 +141,8 @@ class CodeTable:
         if known is not None:
             return known
         label = self._new_label(function, function.__qualname__)
-        form = canonical_code(function.__code__, _GlobalsOf(function, self, label))
+        names = _GlobalsOf(function, self, label)
+        form = canonical_code(function.__code__, names)
         self._note(form.facts)
         changing = _stored_names(function.__code__, "STORE_DEREF")
         closure = [
@@ -158,7 +161,21 @@ class CodeTable:
             self._imports(function, form.facts, label),
         ]
         self._store(label, tree, form)
+        self.values[label] = self._shown(function, names.constants)
         return label
+
+    def _shown(self, function: types.FunctionType, constants: dict[str, Any]) -> dict[str, Any]:
+        """Return the values that the function uses, by name, so that a change of one can be told."""
+        code, defaults = function.__code__, function.__defaults__ or ()
+        last = code.co_varnames[: code.co_argcount][code.co_argcount - len(defaults) :]
+        given = dict(zip(last, defaults, strict=False)) | (function.__kwdefaults__ or {})
+        cells: dict[str, Any] = {}
+        for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=True):
+            with contextlib.suppress(ValueError):  # a name that was never bound
+                if name != "__class__" and name not in _stored_names(code, "STORE_DEREF"):
+                    cells[name] = self.plain(cell.cell_contents, name)
+        shown = {"constants": constants, "defaults": self.plain(given, "defaults")}
+        return {kind: found for kind, found in (shown | {"closure": cells}).items() if found}
 
     def _imports(self, function: types.FunctionType, facts: Facts, label: str) -> Tree:
         """Describe what a function imports from user modules while it runs."""
@@ -253,6 +270,7 @@ class _GlobalsOf:
         self._table = table
         self._label = label
         self._changing = _stored_names(function.__code__, "STORE_GLOBAL")
+        self.constants: dict[str, Any] = {}
 
     def __call__(self, chain: tuple[str, ...]) -> tuple[Tree, int]:
         first = chain[0]
@@ -266,10 +284,9 @@ class _GlobalsOf:
             value, used = found, used + 1
         if isinstance(value, types.ModuleType):
             return self._module(value, chain), used
-        return [
-            "value",
-            self._table.tree(value, f"{self._label} -> {'.'.join(chain[:used])}"),
-        ], used
+        name = ".".join(chain[:used])
+        plain = self.constants[name] = self._table.plain(value, f"{self._label} -> {name}")
+        return ["value", plain_tree(plain, strict=True)], used
 
     def _module(self, module: types.ModuleType, chain: tuple[str, ...]) -> Tree:
         if not is_library(module.__name__):
