@@ -39,6 +39,11 @@ class TestLocalStoreWithoutLinks(TestLocalStore):
         monkeypatch.setattr("os.link", refuse)
 
 
+class TestLocalStoreThatWritesAllItCanPastTheCache(TestLocalStore):
+    def make_store(self):
+        return LocalStore(self.root, direct_from_bytes=1)
+
+
 class TestFaultyStoreThatNeverFails(TestMemoryStore):
     def make_store(self):
         return FaultyStore(MemoryStore())

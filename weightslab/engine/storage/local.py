@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from weightslab.engine.errors import AlreadyExistsError, ObjectNotFoundError
+from weightslab.engine.storage.direct import CHUNK_BYTES, write_past_cache
 from weightslab.engine.storage.hold import LocalHold, take
 from weightslab.engine.storage.holder import host_id
 from weightslab.engine.storage.store import (
@@ -36,6 +37,7 @@ from weightslab.engine.storage.system import (
     require_regular,
     same_file,
     try_lock,
+    without_first,
     write_all,
 )
 
@@ -56,12 +58,25 @@ class LocalStore:
     Nothing is created before the first write. Files are written beside their final name under a
     temporary one that is locked while its writer lives, synced once, and then linked or renamed.
     Below the folder no symbolic link is followed, so that nothing outside is read or deleted.
+
+    Args:
+        root: the folder.
+        read_only: refuse every write.
+        direct_from_bytes: files of this size and more are written past the page cache where the file
+            system allows it (O_DIRECT); smaller ones, and the rest, are buffered.
     """
 
-    def __init__(self, root: str | os.PathLike[str], *, read_only: bool = False) -> None:
+    def __init__(
+        self,
+        root: str | os.PathLike[str],
+        *,
+        read_only: bool = False,
+        direct_from_bytes: int = CHUNK_BYTES,
+    ) -> None:
         # Absolute, so that a later chdir of the training script does not move the store.
         self._root = Path(root).absolute()
         self.read_only = read_only
+        self._direct_from_bytes = direct_from_bytes
         # Folders whose own name is known to be on disk. With the path: a folder that was moved, or
         # a new one that got the inode of a deleted one elsewhere, is another folder.
         self._durable: set[tuple[Path, int, int]] = set()
@@ -87,7 +102,7 @@ class LocalStore:
             self._make_folders(path.parent)
             descriptor, temp = _open_temp(path)
             try:
-                write_all(descriptor, views)
+                self._write(descriptor, views)
                 os.fsync(descriptor)  # fails: so does the put; a second try would prove nothing
                 if not CAN_RENAME_OPEN_FILES:
                     close_locked(descriptor)
@@ -253,6 +268,11 @@ class LocalStore:
             raise read_only_error(str(path), action)
 
     # ------------------------------------------------------------ writing
+    def _write(self, descriptor: int, views: Sequence[memoryview]) -> None:
+        if sum(map(len, views)) >= self._direct_from_bytes:
+            views = without_first(views, write_past_cache(descriptor, views))
+        write_all(descriptor, views)
+
     def _publish(self, temp: Path, path: Path, *, if_absent: bool) -> bool:
         if not if_absent:
             temp.replace(path)

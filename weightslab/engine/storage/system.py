@@ -33,6 +33,7 @@ __all__ = [
     "require_regular",
     "same_file",
     "try_lock",
+    "without_first",
     "write_all",
 ]
 
@@ -143,6 +144,16 @@ def write_all(descriptor: int, views: Sequence[memoryview]) -> None:
             written -= len(waiting.pop())
         if written:
             waiting[-1] = waiting[-1][written:]
+
+
+def without_first(views: Sequence[memoryview], size_bytes: int) -> list[memoryview]:
+    """Return `views` without their first `size_bytes` bytes; nothing is copied."""
+    rest = []
+    for view in views:
+        skipped = min(size_bytes, len(view))
+        size_bytes -= skipped
+        rest.append(view[skipped:])
+    return rest
 
 
 def _batch(waiting: Sequence[memoryview]) -> list[memoryview]:
