@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from weightslab.engine.errors import AlreadyExistsError, ObjectNotFoundError
-from weightslab.engine.storage.direct import CHUNK_BYTES, write_past_cache
 from weightslab.engine.storage.hold import LocalHold, take
 from weightslab.engine.storage.holder import host_id
 from weightslab.engine.storage.store import (
@@ -49,6 +48,7 @@ __all__ = ["LocalStore"]
 
 _TEMP_NAME: Final = re.compile(r"\A\..+\.(?P<host>[0-9a-f]{12})\.[0-9a-f]{16}\.tmp\Z", re.DOTALL)
 _TEMP_STEM_BYTES: Final = 160  # with host and token below 255 bytes, the limit of most systems
+_DIRECT_FROM_BYTES: Final = 4 << 20  # one block of `direct`: with less there is nothing to overlap
 _NOT_EMPTY: Final = frozenset({errno.ENOTEMPTY, errno.EEXIST})
 
 
@@ -71,7 +71,7 @@ class LocalStore:
         root: str | os.PathLike[str],
         *,
         read_only: bool = False,
-        direct_from_bytes: int = CHUNK_BYTES,
+        direct_from_bytes: int = _DIRECT_FROM_BYTES,
     ) -> None:
         # Absolute, so that a later chdir of the training script does not move the store.
         self._root = Path(root).absolute()
@@ -270,6 +270,8 @@ class LocalStore:
     # ------------------------------------------------------------ writing
     def _write(self, descriptor: int, views: Sequence[memoryview]) -> None:
         if sum(map(len, views)) >= self._direct_from_bytes:
+            from weightslab.engine.storage.direct import write_past_cache  # needs numpy
+
             views = without_first(views, write_past_cache(descriptor, views))
         write_all(descriptor, views)
 
