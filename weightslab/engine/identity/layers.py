@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
-import functools
-import inspect
 from typing import TYPE_CHECKING, Any, Final
 
-from weightslab.engine.identity.library import is_library, public_class_name
-from weightslab.engine.identity.wrappers import real_class, unwrap
+from weightslab.engine.identity.declared import declared_by
+from weightslab.engine.identity.defaults import is_default, parameters_of
+from weightslab.engine.identity.library import (
+    bare_name,
+    class_mro,
+    is_library,
+    module_of,
+    public_class_name,
+)
+from weightslab.engine.identity.wrappers import own_parts, real_class, unwrap
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from torch import nn
 
-__all__ = ["INFRASTRUCTURE", "class_name", "library_attributes", "outline_of", "walk"]
+__all__ = [
+    "INFRASTRUCTURE",
+    "class_name",
+    "constants_of",
+    "inner_shape",
+    "library_attributes",
+    "outline_of",
+    "walk",
+]
 
 # entries of `module.__dict__` that nn.Module keeps for itself
 INFRASTRUCTURE: Final = frozenset({
@@ -25,63 +39,52 @@ INFRASTRUCTURE: Final = frozenset({
     "_load_state_dict_pre_hooks", "_load_state_dict_post_hooks", "_compiled_call_impl",
     "_version", "call_super_init", "dump_patches",
 })  # fmt: skip
-_MISSING: Final = object()
 
 
 def class_name(cls: type) -> str:
     """Return `torch.nn.Linear` for a library class, the bare name for a user's."""
-    return public_class_name(cls) if is_library(cls.__module__) else cls.__name__
+    return public_class_name(cls) if is_library(module_of(cls)) else bare_name(cls)
 
 
-@functools.lru_cache(maxsize=4096)
-def _constants(cls: type) -> tuple[tuple[str, Any], ...]:
-    """Return (attribute, default or `_MISSING`) of the library part of a class."""
+def constants_of(cls: type) -> list[tuple[str, Any]]:
+    """Return (attribute, default) of the library part of a class, by name."""
     found: dict[str, Any] = {}
-    for base in cls.__mro__:
-        if not is_library(base.__module__) or base.__qualname__ == "Module":
-            continue
-        init = base.__dict__.get("__init__")
-        if init is not None:
-            for name, parameter in list(inspect.signature(init).parameters.items())[1:]:
-                empty = parameter.default is inspect.Parameter.empty
-                found.setdefault(name, _MISSING if empty else parameter.default)
-        for name in base.__dict__.get("__constants__", ()):
-            found.setdefault(name, _MISSING)
-    return tuple(sorted(found.items(), key=lambda pair: pair[0]))
+    for base in class_mro(cls):
+        if is_library(module_of(base)):
+            for name, default in parameters_of(base):
+                found.setdefault(name, default)
+    return sorted(found.items())
 
 
-def library_attributes(module: nn.Module) -> dict[str, Any]:
-    """Return the constructor parameters and constants of the library part of a module.
+def library_attributes(
+    own: Mapping[str, Any], constants: list[tuple[str, Any]]
+) -> Iterator[tuple[str, Any]]:
+    """Yield the constructor parameters and constants that are kept on a module.
 
     Values that equal the default are left out, so that a new parameter of a newer library does
-    not change the description of old models.
+    not change the description of old models. A whole number where the default is a float is that
+    float: `ELU(1)` computes what `ELU(1.0)` computes.
+
+    Args:
+        own: attributes of the module.
+        constants: from `constants_of` its class.
     """
-    own = vars(module)
-    found: dict[str, Any] = {}
-    for name, default in _constants(real_class(module)):
-        value = own.get(name, _MISSING)
-        if value is _MISSING or _is_default(value, default):
-            continue
-        found[name] = value
-    return found
-
-
-def _is_default(value: Any, default: Any) -> bool:
-    if value is default:
-        return True
-    return (
-        type(value) is type(default)
-        and type(value) in (bool, int, float, str)
-        and repr(value) == repr(default)
-    )
+    for name, default in constants:
+        if name in own:
+            value = own[name]
+            if type(default) is float and type(value) is int:
+                value = float(value)
+            if not is_default(value, default):
+                yield name, value
 
 
 def walk(model: nn.Module) -> Iterator[tuple[str, nn.Module | None, str | None]]:
     """Yield (clean path, module without wrappers, path it was first seen at or None), in order.
 
-    Registered children that are None are yielded as None.
+    Registered children that are None are yielded as None; those that a class excludes are not.
     """
     seen: dict[int, str] = {}
+    excluded: dict[int, frozenset[str]] = {}
     stack: list[tuple[str, nn.Module | None]] = [("", model)]
     while stack:
         path, module = stack.pop()
@@ -94,8 +97,14 @@ def walk(model: nn.Module) -> Iterator[tuple[str, nn.Module | None, str | None]]
             yield path, module, first
             continue
         yield path, module, None
+        cls = real_class(module)
+        if id(cls) not in excluded:
+            excluded[id(cls)] = declared_by(cls).exclude
+        hidden = excluded[id(cls)]
         children = [
-            (f"{path}.{name}" if path else name, child) for name, child in module._modules.items()
+            (f"{path}.{name}" if path else name, child)
+            for name, child in own_parts(module, "_modules").items()
+            if name not in hidden
         ]
         stack.extend(reversed(children))
 
@@ -104,17 +113,23 @@ def outline_of(model: nn.Module) -> dict[str, str]:
     """Return clean path -> text of what a module is, cheaply; for noticing that a model changed."""
     seen: dict[int, str] = {}
     lines: dict[str, str] = {}
+    constants: dict[int, list[tuple[str, Any]]] = {}
     for path, module, first in walk(model):
         if module is None or first is not None:
             lines[path] = "None" if module is None else f"same as {first}"
             continue
-        parts = [class_name(real_class(module))]
-        parts += [f"{name}={_short(value)}" for name, value in library_attributes(module).items()]
-        for kind, tensors in (("param", module._parameters), ("buffer", module._buffers)):
-            for name, tensor in tensors.items():
-                if kind == "buffer" and name in module._non_persistent_buffers_set:
-                    continue
-                parts.append(_tensor_line(kind, name, tensor, seen, path))
+        cls = real_class(module)
+        if id(cls) not in constants:
+            constants[id(cls)] = constants_of(cls)
+        own = object.__getattribute__(module, "__dict__")
+        parts = [class_name(cls)]
+        parts += [f"{n}={_short(v)}" for n, v in library_attributes(own, constants[id(cls)])]
+        hidden = declared_by(cls).exclude
+        unsaved = own.get("_non_persistent_buffers_set", ())
+        for kind, table in (("param", "_parameters"), ("buffer", "_buffers")):
+            for name, tensor in own_parts(module, table).items():
+                if name not in hidden and (kind == "param" or name not in unsaved):
+                    parts.append(_tensor_line(kind, name, tensor, seen, path))
         lines[path] = "; ".join(parts)
     return lines
 

@@ -6,6 +6,7 @@ hashes. The standard library is on the library side.
 
 from __future__ import annotations
 
+import functools
 import sys
 import types
 from typing import Any, Final
@@ -13,10 +14,15 @@ from typing import Any, Final
 __all__ = [
     "LIBRARIES",
     "LIBRARY_LIST_VERSION",
+    "bare_name",
+    "class_dict",
+    "class_mro",
     "dotted_name",
     "home_of",
     "is_library",
+    "module_of",
     "public_class_name",
+    "qualified_name",
 ]
 
 LIBRARY_LIST_VERSION: Final = 1
@@ -30,31 +36,66 @@ LIBRARIES: Final = frozenset({
 _DESCRIPTORS: Final = frozenset({
     types.MethodDescriptorType, types.WrapperDescriptorType, types.ClassMethodDescriptorType,
 })  # fmt: skip
+# read past the metaclass, which may be a user's and answer by running code
+_MRO_OF: Final = type.__dict__["__mro__"].__get__
+_DICT_OF: Final = type.__dict__["__dict__"].__get__
+_MODULE_OF: Final = type.__dict__["__module__"].__get__
+_NAME_OF: Final = type.__dict__["__name__"].__get__
+_QUALNAME_OF: Final = type.__dict__["__qualname__"].__get__
 _PUBLIC_HOMES: Final = ("torch.nn", "torch.nn.functional", "torch", "torch.optim", "numpy")
 
 
 def is_library(module_name: object) -> bool:
     """Say whether code of this module is known by name; other code is described by its content."""
-    if not isinstance(module_name, str):
-        return False
+    return type(module_name) is str and _is_library(module_name)
+
+
+@functools.lru_cache(maxsize=4096)
+def _is_library(module_name: str) -> bool:
     top = module_name.partition(".")[0]
     return top != "__main__" and (top in LIBRARIES or top in sys.stdlib_module_names)
 
 
+def class_mro(cls: type) -> tuple[type, ...]:
+    """Return the classes that a class is made of, itself first."""
+    return _MRO_OF(cls)  # type: ignore[no-any-return]
+
+
+def class_dict(cls: type) -> types.MappingProxyType[str, Any]:
+    """Return the body of a class."""
+    return _DICT_OF(cls)  # type: ignore[no-any-return]
+
+
+def module_of(cls: type) -> object:
+    """Return the name of the module that a class was made in; a text, unless somebody changed it."""
+    return _MODULE_OF(cls)
+
+
+def bare_name(cls: type) -> str:
+    """Return the name of a class without its module."""
+    return str(_NAME_OF(cls))
+
+
+def qualified_name(cls: type) -> str:
+    """Return the name of a class with the classes and functions around it."""
+    return str(_QUALNAME_OF(cls))
+
+
 def public_class_name(cls: type) -> str:
     """Return the shortest public dotted name of a library class (`torch.nn.Linear`)."""
+    name = _NAME_OF(cls)
     for home in _PUBLIC_HOMES:
         module = sys.modules.get(home)
-        if module is not None and module.__dict__.get(cls.__name__) is cls:
-            return f"{home}.{cls.__name__}"
-    return f"{cls.__module__}.{cls.__qualname__}"
+        if module is not None and module.__dict__.get(name) is cls:
+            return f"{home}.{name}"
+    return f"{_MODULE_OF(cls)}.{_QUALNAME_OF(cls)}"
 
 
 def dotted_name(value: Any) -> str | None:  # noqa: PLR0911  one line per kind of value
     """Return the dotted name of a library function, class, built-in or module; None for others."""
     kind = type(value)  # `isinstance` would ask the object, which may be a user's
     if issubclass(kind, type):
-        return public_class_name(value) if is_library(value.__module__) else None
+        return public_class_name(value) if is_library(module_of(value)) else None
     if kind is types.ModuleType:
         return str(value.__name__) if is_library(value.__name__) else None
     if kind is types.FunctionType:

@@ -3,24 +3,48 @@
 from __future__ import annotations
 
 import types
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from weightslab.engine.errors import IdentityError, NotCanonicalError
-from weightslab.engine.identity.callables import functions_of, user_bases
+from weightslab.engine.errors import IdentityError
+from weightslab.engine.identity.callables import functions_of
+from weightslab.engine.identity.declared import (
+    MARKS,
+    Declared,
+    check_included,
+    declared_by,
+    own_identity,
+)
+from weightslab.engine.identity.hooks import (
+    global_hooks,
+    hooks_of,
+    is_machinery,
+    patched_methods,
+)
 from weightslab.engine.identity.layers import (
     INFRASTRUCTURE,
     class_name,
-    inner_shape,
+    constants_of,
     library_attributes,
     walk,
 )
-from weightslab.engine.identity.library import home_of, is_library, public_class_name
-from weightslab.engine.identity.liveform import LiveForms
+from weightslab.engine.identity.library import (
+    bare_name,
+    class_dict,
+    class_mro,
+    is_library,
+    module_of,
+    public_class_name,
+)
+from weightslab.engine.identity.liveform import LiveForms, Places
 from weightslab.engine.identity.reach import CodeTable
 from weightslab.engine.identity.shown import shown_values
+from weightslab.engine.identity.tensors import TensorSpecs, joined
 from weightslab.engine.identity.wrappers import real_class, unwrap
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from torch import nn
 
 __all__ = ["ModelReader"]
@@ -31,42 +55,105 @@ _ENTRY_POINTS: Final = frozenset({
 })  # fmt: skip
 _NEVER: Final = frozenset({"__init__", "__new__", "__repr__", "extra_repr", "__init_subclass__"})
 _CODE: Final = (types.FunctionType, staticmethod, classmethod, property)
-_HOOKS: Final = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-_MAX_PASSES: Final = 50  # each pass adds at least one name; real models need two or three
+
+
+@dataclass(slots=True)
+class _Class:
+    """What is known of one module class; `writes` and `dynamic` grow while code is reached."""
+
+    cls: type
+    name: str
+    library: bool
+    derived: bool  # a library that makes its constants from its parameters: all but torch
+    declared: Declared
+    constants: list[tuple[str, Any]]
+    patched: list[tuple[str, types.FunctionType]]
+    user_bases: list[type]
+    library_bases: list[str]
+    writes: set[str] = field(default_factory=set)
+    dynamic: bool = False
+    members: dict[tuple[int, str], Any] = field(default_factory=dict)  # described so far
+    code: list[Any] | None = None
+
+    @classmethod
+    def of(cls, kind: type) -> _Class:
+        home = module_of(kind)
+        library = is_library(home)
+        return cls(
+            cls=kind,
+            name=class_name(kind),
+            library=library,
+            derived=library and not str(home).startswith("torch."),
+            declared=declared_by(kind),
+            constants=constants_of(kind),
+            patched=list(patched_methods(kind)),
+            user_bases=[b for b in class_mro(kind) if not is_library(module_of(b))],
+            library_bases=[
+                public_class_name(b) for b in class_mro(kind) if is_library(module_of(b))
+            ],
+        )
+
+
+@dataclass(slots=True)
+class _Row:
+    """One place in the module tree."""
+
+    path: str
+    module: nn.Module
+    kind: _Class
+    own: dict[str, Any]
+    described: dict[str, Any] = field(default_factory=dict)  # attributes described so far
+    always: frozenset[str] = frozenset()  # those that count whatever user code reads
+    parameters: list[Any] = field(default_factory=list)
+    hooks: list[Any] = field(default_factory=list)
 
 
 class ModelReader:
     """Describes one model; the result is computed once.
 
     The names that reached code reads decide which methods and attributes count, and those may
-    reach more code, so the modules are read again until nothing new is reached.
+    reach more code, so the user's modules are read again until nothing new is reached.
+
+    Args:
+        label: stands for the tree where another tree refers to it.
+        places: shared with the description that this one is a part of.
     """
 
-    def __init__(self, model: nn.Module) -> None:
-        self._rows = list(walk(model))
-        paths = {id(m): path for path, m, first in self._rows if m is not None and first is None}
-        self._forms = LiveForms(paths, self._describe_apart)
+    def __init__(
+        self, model: nn.Module, *, label: str = "model", places: Places | None = None
+    ) -> None:
+        self._walked = list(walk(model))
+        self._label = label
+        self._places = Places() if places is None else places
+        paths = {id(m): path for path, m, first in self._walked if m is not None and first is None}
+        self._places.by_id.update((key, f"{label}: {path}") for key, path in paths.items())
+        self._forms = LiveForms(paths, self._places, self._describe_apart)
         self._table = CodeTable(self._forms.shape_of)
-        self._modules = [m for _, m, first in self._rows if m is not None and first is None]
-        self._table.known_classes = frozenset(real_class(m) for m in self._modules)
-        self._writes: dict[type, set[str]] = {}
-        self._dynamic: dict[type, bool] = {}
-        self._class_code: dict[type, list[Any]] = {}
-        self.class_name = class_name(real_class(unwrap(model)))
-        self._register_tensors()
+        self._tensors = TensorSpecs(self._forms, self._table.plain, is_machinery)
+        self._apart: dict[str, ModelReader] = {}
+        self._classes: dict[int, _Class] = {}
+        self._rows = [
+            _Row(path, m, self._class_of(m), object.__getattribute__(m, "__dict__"))
+            for path, m, first in self._walked
+            if m is not None and first is None
+        ]
+        self._table.known_classes = frozenset(self._classes)
+        self.class_name = self._class_of(unwrap(model)).name
+        for row in self._rows:
+            self._tensors.register(row.path, row.module, row.kind.declared.exclude)
         self._identity: dict[str, Any] | None = None
 
-    def _register_tensors(self) -> None:
-        for path, module, first in self._rows:
-            if module is None or first is not None:
-                continue
-            for name, tensor in (*module._parameters.items(), *module._buffers.items()):
-                if tensor is not None:
-                    self._forms.add_tensor(tensor, f"{path}.{name}" if path else name)
+    def _class_of(self, module: nn.Module) -> _Class:
+        cls = real_class(module)
+        known = self._classes.get(id(cls))
+        if known is None:
+            known = self._classes[id(cls)] = _Class.of(cls)
+        return known
 
-    def _describe_apart(self, module: nn.Module) -> dict[str, Any]:
+    def _describe_apart(self, module: nn.Module, label: str) -> dict[str, Any]:
         """Describe a module that is not registered in the tree (a plain list, a global)."""
-        return ModelReader(module).identity()
+        reader = self._apart[label] = ModelReader(module, label=label, places=self._places)
+        return reader.identity()
 
     # ------------------------------------------------------------ results
     def identity(self) -> dict[str, Any]:
@@ -82,200 +169,176 @@ class ModelReader:
     def _describe(self) -> dict[str, Any]:
         if self._identity is None:
             self._reach_all()
-            modules = [self._entry(*row) for row in self._rows]
-            self._identity = {
+            rows = iter(self._rows)
+            modules = [self._place(*found, rows) for found in self._walked]
+            identity: dict[str, Any] = {
                 "modules": modules,
                 "code": {name: e.digest for name, e in sorted(self._table.entries.items())},
-                "frozen": self._frozen(),
+                "frozen": [
+                    name
+                    for row in self._rows
+                    for name in self._tensors.frozen(
+                        row.path, row.module, row.kind.declared.exclude
+                    )
+                ],
             }
+            configs = self._forms.configs.contents(self._table.plain, self._table.reads)
+            running = global_hooks(self._table.plain, self._forms.glance)
+            identity |= {"configs": configs} if configs else {}
+            identity |= {"hooks": running} if running else {}
+            self._identity = identity
         return self._identity
 
     def sources(self) -> dict[str, str]:
         """Return label -> source text of user code."""
-        return {name: e.source for name, e in self._table.entries.items() if e.source}
+        found = {name: e.source for name, e in self._table.entries.items() if e.source}
+        for label, reader in self._apart.items():
+            found.update((f"{label}: {name}", text) for name, text in reader.sources().items())
+        return found
 
     def values(self) -> dict[str, dict[str, Any]]:
         """Return label -> constants, defaults and closure of user code, as plain values."""
         return shown_values(self._table.values)
 
     def weak(self) -> list[str]:
-        """Return the labels of code that was described as byte-code."""
-        return sorted(name for name, e in self._table.entries.items() if e.weak)
-
-    def _frozen(self) -> list[str]:
-        return [
-            f"{path}.{name}" if path else name
-            for path, module, first in self._rows
-            if module is not None and first is None
-            for name, parameter in module._parameters.items()
-            if parameter is not None and not parameter.requires_grad
-        ]
+        """Return the labels of code described as byte-code, and of constants without values."""
+        found = [name for name, e in self._table.entries.items() if e.weak]
+        found += self._forms.weak
+        for label, reader in self._apart.items():
+            found += [f"{label}: {name}" for name in reader.weak()]
+        return sorted(found)
 
     # ------------------------------------------------------------ reaching
     def _reach_all(self) -> None:
-        classes = list(dict.fromkeys(real_class(m) for m in self._modules))
-        for _ in range(_MAX_PASSES):
-            before = (len(self._table.reads), len(self._table.entries), self._table.uses_super)
-            for cls in classes:
-                self._class_code[cls] = self._read_class(cls)
-            for path, module, first in self._rows:
-                if module is not None and first is None:
-                    self._entry(path, module, first)
-            after = (len(self._table.reads), len(self._table.entries), self._table.uses_super)
-            if before == after:
-                return
+        """Describe what counts until a pass over the user's classes and modules adds nothing."""
+        users = [k for k in self._classes.values() if k.user_bases and not k.declared.identity]
+        before: Any = None
+        rows, first = self._rows, True
+        while before != (now := self._reached()):
+            before = now
+            for kind in users:
+                self._class_members(kind)
+            for row in rows:
+                if first:
+                    self._fixed_part(row)
+                self._own_attributes(row)
+            rows, first = [row for row in self._rows if not row.kind.library], False
 
-    def _read_class(self, cls: type) -> list[Any]:
+    def _reached(self) -> tuple[int, int, bool]:
+        return len(self._table.reads), len(self._table.entries), self._table.uses_super
+
+    def _class_members(self, kind: _Class) -> list[Any]:
         """Return [[base, {name: label or value}], ...] of the user's part of a module class."""
-        writes, dynamic = set[str](), False
         seen: set[str] = set()
         result: list[Any] = []
-        for base in user_bases(cls):
+        for base in kind.user_bases:
             found: dict[str, Any] = {}
-            for name, member in vars(base).items():
+            for name, member in class_dict(base).items():
                 hidden = name in seen and not self._table.uses_super
-                if not hidden and self._counts(cls, name, member):
-                    found[name] = self._table.plain(member, f"{cls.__name__}.{name}")
+                if not hidden and self._counts(kind, name, member):
+                    key = (id(base), name)
+                    if key not in kind.members:
+                        where = f"{bare_name(kind.cls)}.{name}"
+                        kind.members[key] = self._table.plain(member, where)
+                    found[name] = kind.members[key]
             seen |= found.keys()
-            result.append([base.__name__, dict(sorted(found.items()))])
-        for facts in self._facts_of(cls):
-            writes |= facts.writes
-            dynamic |= facts.dynamic
-        self._writes[cls], self._dynamic[cls] = writes, dynamic
+            result.append([bare_name(base), dict(sorted(found.items()))])
+        for facts in self._facts_of(kind):
+            kind.writes |= facts.writes
+            kind.dynamic |= facts.dynamic
         return result
 
-    def _facts_of(self, cls: type) -> list[Any]:
-        found = []
-        for base in user_bases(cls):
-            for name, member in vars(base).items():
+    def _facts_of(self, kind: _Class) -> Iterator[Any]:
+        for base in kind.user_bases:
+            for name, member in class_dict(base).items():
                 for function in functions_of(member):
                     entry = self._table.entry_of(function)
                     if entry is not None and name not in _NEVER:
-                        found.append(entry.facts)
-        return found
+                        yield entry.facts
 
-    def _counts(self, cls: type, name: str, member: Any) -> bool:
-        if name in _NEVER:
+    def _counts(self, kind: _Class, name: str, member: Any) -> bool:
+        if name in _NEVER or name in MARKS or name in kind.declared.exclude:
             return False
+        if name in kind.declared.include:
+            return True
         wanted = name in _ENTRY_POINTS or name in self._table.reads
         dunder = name.startswith("__") and name.endswith("__")
-        if isinstance(member, _CODE):
-            return wanted or (self._dynamic.get(cls, False) and not dunder)
-        return not dunder and wanted and name not in self._writes.get(cls, ())
+        if issubclass(type(member), _CODE):
+            return wanted or (kind.dynamic and not dunder)
+        return not dunder and wanted and name not in kind.writes
+
+    # ------------------------------------------------------------ attributes
+    def _fixed_part(self, row: _Row) -> None:
+        """Describe what counts of a module whatever the user's code reads."""
+        values = dict(library_attributes(row.own, row.kind.constants))
+        if "forward" in row.own:
+            values["forward"] = row.own["forward"]
+        values.update(self._forms.generated_code(row.module))
+        values.update(row.kind.patched)
+        declared = row.kind.declared
+        if declared.identity is not None:
+            values.clear()
+        for name in declared.exclude & values.keys():
+            del values[name]
+        row.always = frozenset(values)
+        for name in sorted(values):
+            row.described[name] = self._plain(row, name, values[name])
+        row.parameters = self._tensors.parameters(row.path, row.module, declared.exclude)
+        row.hooks = hooks_of(row.path, row.module, self._table.plain, self._forms.glance)
+        check_included(row.module, row.kind.cls, declared.include)
+
+    def _own_attributes(self, row: _Row) -> set[str]:
+        """Return the names of the attributes that count because of the user's code."""
+        kind, reads = row.kind, self._table.reads
+        if kind.library or kind.declared.identity is not None:
+            return set()
+        counted = set()
+        for name, value in row.own.items():
+            if name in INFRASTRUCTURE or name in kind.declared.exclude:
+                continue
+            read = (kind.dynamic or name in reads) and name not in kind.writes
+            if read or name in kind.declared.include:
+                counted.add(name)
+                if name not in row.described:
+                    row.described[name] = self._plain(row, name, value)
+        return counted
+
+    def _plain(self, row: _Row, name: str, value: Any) -> Any:
+        return self._table.plain(value, joined(row.path or "model", name))
 
     # ------------------------------------------------------------ entries
-    def _entry(self, path: str, module: nn.Module | None, first: str | None) -> dict[str, Any]:
+    def _place(
+        self, path: str, module: nn.Module | None, first: str | None, rows: Iterator[_Row]
+    ) -> dict[str, Any]:
         if module is None:
             return {"path": path, "class": None}
         if first is not None:
             return {"path": path, "same_as": first}
-        cls = real_class(module)
-        own = is_library(cls.__module__)
+        return self._entry(next(rows))
+
+    def _entry(self, row: _Row) -> dict[str, Any]:
+        kind, declared = row.kind, row.kind.declared
+        counted = sorted(row.always | self._own_attributes(row))
         entry: dict[str, Any] = {
-            "path": path,
-            "kind": "library" if own else "user",
-            "class": class_name(cls),
-            "attributes": self._attributes(path, module, cls),
+            "path": row.path,
+            "kind": "library" if kind.library else "user",
+            "class": kind.name,
+            "attributes": {name: row.described[name] for name in counted},
         }
-        if not own:
-            entry["code"] = self._class_code[cls]
-            entry["bases"] = [public_class_name(b) for b in cls.__mro__ if is_library(b.__module__)]
-        self._add_tensors(entry, path, module, cls)
-        hooks = self._hooks(path, module)
-        if hooks:
-            entry["hooks"] = hooks
-        return entry
-
-    def _attributes(self, path: str, module: nn.Module, cls: type) -> dict[str, Any]:
-        values = dict(library_attributes(module)) if cls.__mro__ else {}
-        own = vars(module)
-        if "forward" in own:
-            values["forward"] = own["forward"]
-        values.update(self._forms.generated_code(module))
-        if not is_library(cls.__module__):
-            writes = self._writes.get(cls, set())
-            everything = self._dynamic.get(cls, False)
-            for name, value in own.items():
-                if name in INFRASTRUCTURE or name in writes:
-                    continue
-                if everything or name in self._table.reads:
-                    values[name] = value
-        where = path or "model"
-        return {
-            name: self._table.plain(value, f"{where}.{name}")
-            for name, value in sorted(values.items())
-        }
-
-    def _add_tensors(self, entry: dict[str, Any], path: str, module: nn.Module, cls: type) -> None:
-        parameters, buffers = [], []
-        for name, tensor in module._parameters.items():
-            parameters.append([name, self._spec(f"{path}.{name}" if path else name, tensor)])
-        for name, buffer in module._buffers.items():
-            full_name = f"{path}.{name}" if path else name
-            spec = self._spec(full_name, buffer)
-            if name in module._non_persistent_buffers_set:
-                written = name in self._writes.get(cls, ())
-                spec = "written by forward" if written else self._constant(spec, buffer, full_name)
-                buffers.append([name, spec, "not persistent"])
-            else:
-                buffers.append([name, spec])
-        if parameters:
-            entry["parameters"] = parameters
-        if buffers:
-            entry["buffers"] = buffers
-
-    def _constant(self, spec: Any, tensor: Any, where: str) -> Any:
-        if tensor is None:
-            return spec
-        try:
-            return [spec, self._forms.content_digest(tensor)]
-        except NotCanonicalError as error:
-            raise IdentityError(f"{where}: {error.message}", hint=error.hint) from error
-
-    def _spec(self, full_name: str, tensor: Any) -> Any:
-        """Return [dtype, shape] of a tensor, or the name under which it was seen before."""
-        if tensor is None:
-            return None
-        first = self._forms.tensor_paths[id(tensor)]
-        if first != full_name:
-            return {"same_as": first}
-        shape = inner_shape(tensor)
-        if shape is None:
-            raise IdentityError(
-                f"{full_name} is a lazy parameter that has no shape yet",
-                hint="run one forward first",
-            )
-        spec = [str(tensor.dtype).removeprefix("torch."), shape]
-        hooks = [h for h in (tensor._backward_hooks or {}).values() if not _is_torchs(h)]
-        if hooks:
-            spec.append([self._table.plain(hook, f"hook of {full_name}") for hook in hooks])
-        return spec
-
-    def _hooks(self, path: str, module: nn.Module) -> list[Any]:
-        found = []
-        for kind in _HOOKS:
-            for hook in getattr(module, kind).values():
-                if not _is_torchs(hook) and not self._only_looks(hook):
-                    where = f"{path or 'model'} {kind.strip('_')}"
-                    found.append([kind.strip("_"), self._table.plain(hook, where)])
-        return found
-
-    def _only_looks(self, hook: Any) -> bool:
-        """Say whether a hook returns nothing and changes nothing in place, as far as code shows."""
-        function = hook.__func__ if type(hook) is types.MethodType else hook
-        if type(function) is not types.FunctionType or is_library(home_of(function)):
-            return False
-        probe = CodeTable(self._forms.shape_of)
-        probe.function(function)
-        facts = [entry.facts for entry in probe.entries.values()]
-        own = facts[0]  # the hook itself is described first
-        return not own.returns_value and not any(f.in_place for f in facts)
-
-
-def _is_torchs(hook: Any) -> bool:
-    """Say whether a hook belongs to the machinery of a wrapper (FSDP, DDP)."""
-    function = getattr(hook, "__func__", hook)
-    module = getattr(function, "__module__", None) or type(hook).__module__
-    if module == "functools":
-        return _is_torchs(hook.func)
-    return str(module).startswith(("torch.distributed", "torch.nn.parallel"))
+        if declared.identity is not None:
+            entry["identity"] = own_identity(row.module, declared.identity)
+        elif not kind.library:
+            if kind.code is None:
+                kind.code = self._class_members(kind)
+            entry["code"] = kind.code
+        if not kind.library:
+            entry["bases"] = kind.library_bases
+        buffers = self._tensors.buffers(
+            row.path,
+            row.module,
+            declared.exclude,
+            written=kind.writes - declared.include,
+            derived=kind.derived,
+        )
+        parts = {"parameters": row.parameters, "buffers": buffers, "hooks": row.hooks}
+        return entry | {name: part for name, part in parts.items() if part}

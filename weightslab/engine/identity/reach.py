@@ -67,7 +67,7 @@ class CodeTable:
         self.entries: dict[str, Entry] = {}
         self.reads: set[str] = set()
         self.uses_super = False
-        self.known_classes: frozenset[type] = frozenset()
+        self.known_classes: frozenset[int] = frozenset()  # ids: a metaclass may hash
         self._special = special
         self.values: dict[str, dict[str, Any]] = {}  # label -> what its text does not show
         self._labels: dict[int, str] = {}
@@ -220,7 +220,7 @@ class CodeTable:
         Args:
             constructed: code can make instances, so the constructor counts too.
         """
-        if cls in self.known_classes:
+        if id(cls) in self.known_classes:
             return f"module class {cls.__name__}"
         key = id(cls) * 2 + constructed
         known = self._labels.get(key)

@@ -10,12 +10,16 @@ import sys
 from typing import TYPE_CHECKING, Any, Final
 
 from weightslab.engine.errors import IdentityError
+from weightslab.engine.identity.library import bare_name, class_dict, class_mro, module_of
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from torch import nn
 
-__all__ = ["clean_module_names", "inner_of", "real_class", "unwrap"]
+__all__ = ["clean_module_names", "inner_of", "own_parts", "real_class", "unwrap"]
 
+_BASES_OF: Final = type.__dict__["__bases__"].__get__
 # (module that defines the wrapper, its class, attribute of the wrapped module). A class whose module
 # was never imported has no instances, so nothing is imported to find out.
 _WRAPPERS: Final = (
@@ -41,14 +45,25 @@ _WRAPPERS: Final = (
 )
 
 
+def own_parts(module: nn.Module, table: str) -> Mapping[str, Any]:
+    """Return `_parameters`, `_buffers`, `_modules` or a table of hooks of a module.
+
+    Read from the object itself: a user's `__getattribute__` is not asked.
+    """
+    found = object.__getattribute__(module, "__dict__").get(table)
+    return {} if found is None else found
+
+
 def _wrapper_segment(kind: type) -> str | None:
+    mro = class_mro(kind)
     for home, name, segment in _WRAPPERS:
         module = sys.modules.get(home)
         cls: Any = module.__dict__.get(name) if module is not None else None
-        if cls is None or not issubclass(kind, cls):
+        if cls is None or not any(base is cls for base in mro):
             continue
         # a subclass that runs its own forward is no mere wrapper any more
-        if kind is cls or getattr(kind, "forward", None) is getattr(cls, "forward", None):
+        first = next(base for base in mro if "forward" in class_dict(base))
+        if class_dict(first)["forward"] is getattr(cls, "forward", None):
             return segment
     return None
 
@@ -58,7 +73,7 @@ def inner_of(module: nn.Module) -> tuple[str, nn.Module] | None:
     segment = _wrapper_segment(type(module))
     if segment is None:
         return None
-    inner = module._modules.get(segment)
+    inner = own_parts(module, "_modules").get(segment)
     return (segment, inner) if inner is not None else None
 
 
@@ -77,39 +92,50 @@ def clean_module_names(model: nn.Module) -> dict[str, str]:
     Raises: IdentityError for a module that contains itself.
     """
     names: dict[str, str] = {}
-    _walk(model, "", "", names, set())
+    above: set[int] = set()
+    stack: list[tuple[nn.Module | None, str, str]] = [(model, "", "")]
+    while stack:
+        module, raw, clean = stack.pop()
+        if module is None:  # everything below the module on top has been visited
+            above.discard(id(stack.pop()[0]))
+            continue
+        if id(module) in above:
+            raise IdentityError(
+                f"the module at {raw!r} contains itself",
+                hint="keep the parent in a plain attribute",
+            )
+        names[raw] = clean
+        above.add(id(module))
+        stack += [(module, "", ""), (None, "", "")]
+        stack.extend(reversed(_children(module, raw, clean)))
     return names
 
 
-def _walk(module: nn.Module, raw: str, clean: str, names: dict[str, str], above: set[int]) -> None:
-    if id(module) in above:
-        raise IdentityError(
-            f"the module at {raw!r} contains itself", hint="keep the parent in a plain attribute"
-        )
-    names[raw] = clean
-    above.add(id(module))
+def _children(module: nn.Module, raw: str, clean: str) -> list[tuple[nn.Module | None, str, str]]:
     found = inner_of(module)
-    for name, child in module._modules.items():
+    children: list[tuple[nn.Module | None, str, str]] = []
+    for name, child in own_parts(module, "_modules").items():
         if child is None:
             continue
         raw_child = f"{raw}.{name}" if raw else name
         if found is not None and name == found[0]:
-            _walk(child, raw_child, clean, names, above)
+            children.append((child, raw_child, clean))
         else:
-            _walk(child, raw_child, f"{clean}.{name}" if clean else name, names, above)
-    above.discard(id(module))
+            children.append((child, raw_child, f"{clean}.{name}" if clean else name))
+    return children
 
 
 def real_class(module: nn.Module) -> type:
     """Return the class as written: FSDP2 and parametrizations replace it by one of their own."""
     kind = type(module)
     while True:
-        bases = [base for base in kind.__bases__ if base.__name__ != "FSDPModule"]
-        sharded = len(bases) == 1 and len(kind.__bases__) == 2  # noqa: PLR2004  (FSDPModule, own)
+        written: tuple[type, ...] = _BASES_OF(kind)
+        bases = [base for base in written if bare_name(base) != "FSDPModule"]
+        sharded = len(bases) == 1 and len(written) == 2  # noqa: PLR2004  (FSDPModule, own)
         parametrized = (
-            kind.__module__ == "torch.nn.utils.parametrize"
+            module_of(kind) == "torch.nn.utils.parametrize"
             and len(bases) == 1
-            and kind.__name__ == f"Parametrized{bases[0].__name__}"
+            and bare_name(kind) == f"Parametrized{bare_name(bases[0])}"
         )
         if not (sharded or parametrized):
             return kind

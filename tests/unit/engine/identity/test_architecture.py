@@ -236,9 +236,11 @@ def test_values_of_constants_that_no_state_dict_holds_count():
     assert digest(Constant([1.0, 2.0])) != digest(Constant([1.0, 3.0]))
 
 
-def test_a_constant_on_meta_is_an_error_that_names_it():
-    with pytest.raises(IdentityError, match=r"m: .*meta device"):
-        describe_model(Constant([1.0]).to("meta"))
+def test_a_constant_on_meta_is_marked_weak_by_name():
+    found = describe_model(Constant([1.0]).to("meta"))
+    assert found.weak == ("m: on the meta device, its values are not known",)
+    assert found.digest != digest(Constant([1.0]))
+    assert found.digest != digest(Constant([1.0, 2.0]).to("meta"))
 
 
 def test_an_uninitialised_lazy_layer_says_run_one_forward_first():

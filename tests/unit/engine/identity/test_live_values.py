@@ -111,10 +111,32 @@ def test_every_kind_of_value_has_a_hash_of_its_own():
     assert [digest(Holder(value)) for value in VALUES] == list(seen)
 
 
-@pytest.mark.parametrize("value", [torch.eye(2).to_sparse(), torch.empty(2, device="meta")])
-def test_a_constant_without_readable_values_is_named(value):
-    with pytest.raises(IdentityError, match=r"value: a (sparse|constant)"):
+# beta and deprecated kinds of tensors announce themselves when they are made
+NOISY = pytest.mark.filterwarnings("ignore:Sparse", "ignore:torch.quantize_per_tensor")
+
+
+@NOISY
+def test_a_constant_of_a_layout_that_cannot_be_read_is_named():
+    value = torch.eye(4).to_sparse_bsr((2, 2))
+    with pytest.raises(IdentityError, match=r"value: a constant tensor of layout torch.sparse_bsr"):
         digest(Holder(value))
+
+
+@NOISY
+def test_sparse_and_quantized_constants_count_with_their_values():
+    def quantized(scale):
+        return torch.quantize_per_tensor(torch.ones(2), scale, 0, torch.qint8)
+
+    values = [torch.eye(2), 2 * torch.eye(2)]
+    values += [value.to_sparse() for value in values] + [value.to_sparse_csr() for value in values]
+    values += [quantized(0.1), quantized(0.5)]
+    assert len({digest(Holder(value)) for value in values}) == 8
+    assert digest(Holder(quantized(0.1))) == digest(Holder(quantized(0.1)))
+
+
+def test_a_constant_on_the_meta_device_makes_the_identity_weak():
+    found = describe_model(Holder(torch.empty(2, device="meta")))
+    assert found.weak == ("a constant float32 [2]: on the meta device, its values are not known",)
 
 
 def test_an_object_that_refers_to_itself_is_named():
