@@ -13,6 +13,8 @@ from weightslab.engine.tensors.image import tensor_view
 from weightslab.engine.tensors.tree import join
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import torch
 
     from weightslab.engine.repository.manifest import Manifest
@@ -60,21 +62,19 @@ def read_state(store: Store, manifest: Manifest, *, training: bool = True) -> Lo
         training: read optimizer and other training state too; without, their bytes are not touched.
     Raises: MissingObjectError, TruncatedError, DigestMismatchError, FormatError.
     """
-    models: dict[str, LoadedModel] = {}
-    tree_tensors: dict[str, torch.Tensor] = {}
-    for file in manifest.files:
-        if file.part != TRAINING:
-            models[file.part] = LoadedModel(
-                tensors=_read_file(store, manifest, file),
-                extra=_mapping(
-                    decode(manifest.state.get(file.part, {}), path=file.part), file.part
-                ),
-                aliases=_aliases(manifest, file.part),
-            )
-        elif training:
-            tree_tensors = _read_file(store, manifest, file)
+    wanted = [p for p in manifest.parts if training or p != TRAINING]
+    tensors = _read_tensors(store, manifest, wanted)
+    models = {
+        part: LoadedModel(
+            tensors=tensors[part],
+            extra=_mapping(decode(manifest.state.get(part, {}), path=part), part),
+            aliases=_aliases(manifest, part),
+        )
+        for part in manifest.model_parts
+    }
     tree = None
     if training and TRAINING in manifest.state:
+        tree_tensors = tensors[TRAINING]
         for dropped, kept in _aliases(manifest, TRAINING).items():
             tree_tensors[dropped] = tree_tensors[kept]
         tree = _mapping(join(manifest.state[TRAINING], tree_tensors), TRAINING)
@@ -83,16 +83,32 @@ def read_state(store: Store, manifest: Manifest, *, training: bool = True) -> Lo
     return LoadedState(manifest=manifest, models=models, training=tree)
 
 
-def _read_file(store: Store, manifest: Manifest, file: FileRecord) -> dict[str, torch.Tensor]:
+def _read_tensors(
+    store: Store, manifest: Manifest, parts: Sequence[str]
+) -> dict[str, dict[str, torch.Tensor]]:
+    """Return part -> name -> tensor, each in whichever file it lies; other bytes stay unread."""
+    found: dict[str, dict[str, torch.Tensor]] = {part: {} for part in parts}
+    for file in manifest.files:
+        records = manifest.tensors_in(file)
+        needed = [key for key in records if key.partition("/")[0] in found]
+        whole = file.part in found
+        if not needed and not whole:
+            continue
+        _check_codec(file)
+        data = map_file(store, manifest.name, file.name)
+        verify_file(data, file, records, names=None if whole else needed)
+        for key in needed:
+            part, _, name = key.partition("/")
+            found[part][name] = tensor_view(data, records[key])
+    return found
+
+
+def _check_codec(file: FileRecord) -> None:
     if file.codec != CODEC:
         raise UnsupportedVersionError(
             f"{file.name} has the codec {file.codec!r}; this package reads {CODEC!r}",
             hint="pip install --upgrade weightslab",
         )
-    data = map_file(store, manifest.name, file.name)
-    records = manifest.tensors_of(file)
-    verify_file(data, file, records)
-    return {key: tensor_view(data, record) for key, record in records.items()}
 
 
 def _mapping(value: Any, path: str) -> dict[str, Any]:

@@ -64,7 +64,7 @@ def restore(
 
 
 def _check_parts(manifest: Manifest, models: Mapping[str, object]) -> None:
-    saved = {file.part for file in manifest.files if file.part != "training"}
+    saved = set(manifest.model_parts)
     missing, unexpected = sorted(set(models) - saved), sorted(saved - set(models))
     if missing or unexpected:
         raise StateMismatchError(
@@ -141,10 +141,7 @@ def summary(manifest: Manifest, *, folder: Path) -> dict[str, Any]:
 
     Raises: FormatError; so it is asked before anything is restored.
     """
-    models = [f for f in manifest.files if f.part != "training"]
-    if not models:
-        raise FormatError(f"checkpoint {manifest.name.stem} holds no model")
-    file = min(models, key=lambda f: f.part)
+    file = manifest.weights_file()
     return {
         "step": manifest.name.step,
         "revision": manifest.name.revision,
@@ -152,5 +149,5 @@ def summary(manifest: Manifest, *, folder: Path) -> dict[str, Any]:
         "metadata": decode(manifest.metadata, path="metadata"),
         "metrics": manifest.metric_values(),
         "exp_hash": manifest.name.exp_hash,
-        "path": folder / file.name,
+        "path": folder / file,
     }

@@ -204,7 +204,7 @@ def entry_of(manifest: Manifest) -> CheckpointEntry:
         metrics=manifest.metric_values(),
         parent=manifest.parent,
         size_bytes=manifest.size_bytes,
-        parts=tuple(sorted(file.part for file in manifest.files)),
+        parts=manifest.parts,
     )
 
 

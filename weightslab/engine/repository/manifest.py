@@ -87,7 +87,7 @@ class Manifest:
         """Return what makes two saves of one step identical: values, not names or times."""
         return {
             "tensors": {k: (t.dtype, t.shape, t.digest) for k, t in self.tensors.items()},
-            "parts": sorted(file.part for file in self.files),
+            "parts": self.parts,
             "aliases": self.aliases,
             "state": self.state,
             "metadata": self.metadata,
@@ -95,10 +95,49 @@ class Manifest:
             "config_file": self.config_file,
         }
 
-    def tensors_of(self, file: FileRecord) -> dict[str, TensorRecord]:
-        """Return key -> record of the tensors in `file`, without the part prefix."""
-        start = len(file.part) + 1
-        return {k[start:]: t for k, t in self.tensors.items() if t.file == file.name}
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """What was saved: `model` or `model.{name}` ..., and `training`; sorted.
+
+        A part need not have a file of its own: its tensors may all lie in files that are reused.
+        """
+        return tuple(sorted({key.partition("/")[0] for key in self.tensors} | self.state.keys()))
+
+    @property
+    def model_parts(self) -> tuple[str, ...]:
+        """The parts that are models, sorted."""
+        return tuple(part for part in self.parts if part != "training")
+
+    def weights_file(self) -> str:
+        """Return the name of the file with the weights, of the first model where there are several.
+
+        Where all tensors of that model are reused it is the file that holds most of them.
+
+        Raises: InvalidManifestError if the checkpoint holds no model.
+        """
+        if not self.model_parts:
+            raise InvalidManifestError(f"checkpoint {self.name.stem} holds no model")
+        part = self.model_parts[0]
+        own = [file.name for file in self.files if file.part == part]
+        held: dict[str, int] = {}
+        for tensor in self.tensors_of_part(part).values():
+            held[tensor.file] = held.get(tensor.file, 0) + tensor.size_bytes
+        found = own or sorted(held, key=lambda name: (-held[name], name))
+        if not found:
+            raise InvalidManifestError(f"checkpoint {self.name.stem} has no file of {part}")
+        return found[0]
+
+    def tensors_of_part(self, part: str) -> dict[str, TensorRecord]:
+        """Return name -> record of the tensors of a part, in whichever file each of them lies."""
+        start = len(part) + 1
+        return {k[start:]: t for k, t in self.tensors.items() if k.startswith(f"{part}/")}
+
+    def tensors_in(self, file: FileRecord) -> dict[str, TensorRecord]:
+        """Return `{part}/{name}` -> record of the tensors of this checkpoint that lie in `file`.
+
+        A reused file may hold more than these.
+        """
+        return {k: t for k, t in self.tensors.items() if t.file == file.name}
 
     def to_bytes(self) -> bytes:
         """Render the sealed record."""

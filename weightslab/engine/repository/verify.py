@@ -56,7 +56,7 @@ def verify_files(store: Store, manifest: Manifest) -> None:
 
 def _verify_file(store: Store, manifest: Manifest, file: FileRecord) -> None:
     data = map_file(store, manifest.name, file.name)
-    verify_file(data, file, manifest.tensors_of(file))
+    verify_file(data, file, manifest.tensors_in(file))
 
 
 def verify_checkpoint(store: Store, name: CheckpointName) -> list[Finding]:
