@@ -19,11 +19,31 @@ if TYPE_CHECKING:
     from weightslab.engine.root import CheckpointRoot
     from weightslab.engine.values import Change, ParentLink
 
-__all__ = ["config_drift", "forgotten_parameters", "some", "warn_no_checkpoints", "warn_replaced"]
+__all__ = [
+    "Advice",
+    "config_drift",
+    "forgotten_parameters",
+    "some",
+    "warn_no_checkpoints",
+    "warn_replaced",
+]
 
 logger = logging.getLogger(__name__)
 _SHOWN: Final = 3
 _LOOKED_AT: Final = 20  # experiments; a warning must not read a whole large root
+
+
+class Advice:
+    """Says each thing once."""
+
+    def __init__(self) -> None:
+        self._said: set[str] = set()
+
+    def __call__(self, message: str) -> None:
+        """Log a warning, unless it was logged before."""
+        if message not in self._said:
+            self._said.add(message)
+            logger.warning("%s", message)
 
 
 def some(changes: Sequence[Change]) -> str:

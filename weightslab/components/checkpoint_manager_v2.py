@@ -62,6 +62,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from weightslab.engine.repository.catalog import CheckpointEntry
+    from weightslab.engine.values import Explanation
 
 __all__ = ["CheckpointManagerV2"]
 
@@ -102,7 +103,7 @@ class CheckpointManagerV2:
         self._current: Identification | None = None
         self._pid = os.getpid()
         self._closed = False
-        self._said: set[str] = set()
+        self._advise = advising.Advice()
 
     # ------------------------------------------------------------ life
     def __enter__(self) -> Self:
@@ -198,7 +199,7 @@ class CheckpointManagerV2:
                 changes=[change.text for change in changes],
             )
         for warning in found.warnings:
-            self._say_once(warning)
+            self._advise(warning)
         return HashUpdate(
             exp_hash=found.exp_hash,
             is_new=is_new,
@@ -273,7 +274,7 @@ class CheckpointManagerV2:
         changed = advising.config_drift(current, self._live.find_config(), exclude=self._exclude)
         for advice in [*advising.forgotten_parameters(parts, optimizers), changed]:
             if advice is not None:
-                self._say_once(advice)
+                self._advise(advice)
         modules = _unwrapped(live)
         facts = CheckpointFacts(
             exp_hash=current.exp_hash,
@@ -290,8 +291,7 @@ class CheckpointManagerV2:
         if before is not None:
             advising.warn_replaced(before, manifest.name, draft.parent)
         self._ancestry.settle(modules, manifest)
-        file = min((f for f in manifest.files if f.part != "training"), key=lambda f: f.part)
-        return self._path(manifest.name.file_key(file.name))
+        return self._path(manifest.name.file_key(manifest.weights_file()))
 
     def _optimizers_to_save(
         self, optimizer: Any, name: str | None, *, wanted: bool
@@ -301,7 +301,7 @@ class CheckpointManagerV2:
             return None
         found = self._live.find_optimizer(optimizer, name)
         if found is None:
-            self._say_once(
+            self._advise(
                 "no optimizer was passed and none is registered: the checkpoint holds weights only; "
                 "pass optimizer=, register_optimizer(...), or say save_optimizer=False"
             )
@@ -502,10 +502,25 @@ class CheckpointManagerV2:
 
     def get_checkpoint_info(self, exp_hash: str | None = None) -> dict[str, Any]:
         """Return exp_hash, model_checkpoints, architecture_saved, configs, data_backups, steps,
-        size_bytes, created_at, parents, changed_from and damaged of an experiment.
+        size_bytes, created_at, parents, changed_from, identity and damaged of an experiment.
         """
         self._check_open()
         return self.root.info(self._wanted(exp_hash, "tell about an experiment"))
+
+    def explain(self, hash_a: str, hash_b: str | None = None) -> Explanation:
+        """Return what changed from experiment `hash_a` to `hash_b`; `print` shows a screen of it.
+
+        Told from what is stored: neither the code nor the data of the experiments is needed.
+
+        Args:
+            hash_a: hash or prefix.
+            hash_b: hash or prefix; by default the current experiment.
+        Raises: ExperimentNotFoundError; ObjectNotFoundError if a record is damaged.
+        """
+        self._check_open()
+        if hash_b is None:
+            hash_b = self._get_current("explain against it").exp_hash
+        return self.root.explain(hash_a, hash_b)
 
     def _wanted(self, exp_hash: str | None, action: str) -> str:
         if exp_hash is not None:
@@ -522,11 +537,6 @@ class CheckpointManagerV2:
 
     def _path(self, key: str) -> Path:
         return self.root.path / key
-
-    def _say_once(self, message: str) -> None:
-        if message not in self._said:
-            self._said.add(message)
-            logger.warning("%s", message)
 
 
 def is_writer() -> bool:

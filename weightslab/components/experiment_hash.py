@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from weightslab.engine import compare
+from weightslab.engine.compare import Description
 from weightslab.engine.identity.canonical import combine, exp_hash_of
 from weightslab.engine.identity.config import ConfigDescription, describe_config
-from weightslab.engine.identity.explain import diff_configs, diff_models, diff_samples
 from weightslab.engine.identity.samples import SampleSet
-from weightslab.engine.values import Change
+from weightslab.engine.repository.experiment import Components
+from weightslab.engine.values import Explanation
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,6 +33,17 @@ class _Described:
 
     def exp_hash(self) -> str:
         return exp_hash_of(combine(**self.digests()))
+
+    def side(self) -> Description:
+        """Return it as one side of a comparison."""
+        return Description(
+            components=Components(**self.digests()),
+            model=None if self.model is None else self.model.document,
+            config=None if self.config is None else self.config.plain,
+            samples=self.data,
+            excluded=() if self.config is None else self.config.excluded,
+            weak=() if self.model is None else self.model.weak,
+        )
 
 
 class ExperimentHashGenerator:
@@ -89,12 +102,17 @@ class ExperimentHashGenerator:
             return dict.fromkeys(("model", "config", "data", "combined"))
         return {**self._last.digests(), "combined": self._last.exp_hash()}
 
-    def explain(self) -> list[Change]:
+    def explain(self) -> Explanation:
         """Return what changed between the last two generated hashes; empty if there are not two."""
-        if self._last is None or self._before_last is None:
-            return []
         old, new = self._before_last, self._last
-        return [*self._appeared(old, new), *self._differences(old, new)]
+        if old is None or new is None:
+            return Explanation(old=None, new=self.get_last_hash())
+        return Explanation(
+            old=old.exp_hash(),
+            new=new.exp_hash(),
+            changes=tuple(compare.diff(old.side(), new.side())),
+            not_counted=tuple(compare.not_counted(old.side(), new.side())),
+        )
 
     def _describe(self, model: Any, config: Any, uids: Any) -> _Described:
         described_model = None
@@ -107,29 +125,3 @@ class ExperimentHashGenerator:
             config=None if config is None else describe_config(config, exclude=self._exclude),
             data=None if uids is None else SampleSet.from_uids(uids),
         )
-
-    @staticmethod
-    def _appeared(old: _Described, new: _Described) -> list[Change]:
-        before, after = old.digests(), new.digests()
-        return [
-            Change(
-                component=name,
-                kind="removed" if after[name] is None else "added",
-                path=name,
-                old=before[name],
-                new=after[name],
-                text=f"{name} {'no longer given' if after[name] is None else 'given'}",
-            )
-            for name in before
-            if (before[name] is None) != (after[name] is None)
-        ]
-
-    def _differences(self, old: _Described, new: _Described) -> list[Change]:
-        changes: list[Change] = []
-        if old.model is not None and new.model is not None:
-            changes += diff_models(old.model.document, new.model.document)
-        if old.config is not None and new.config is not None:
-            changes += diff_configs(old.config.plain, new.config.plain, exclude=self._exclude)
-        if old.data is not None and new.data is not None:
-            changes += diff_samples(old.data, new.data)
-        return changes

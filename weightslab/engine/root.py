@@ -23,6 +23,7 @@ from weightslab.engine.errors import (
     ReadOnlyStoreError,
     StorageError,
 )
+from weightslab.engine.identity.canonical import SCHEME
 from weightslab.engine.repository import layout, opening
 from weightslab.engine.repository.catalog import (
     CheckpointEntry,
@@ -51,7 +52,7 @@ if TYPE_CHECKING:
 
     from weightslab.engine.identity.samples import SampleSet
     from weightslab.engine.repository.manifest import Manifest
-    from weightslab.engine.values import Change
+    from weightslab.engine.values import Change, Explanation
 
 __all__ = ["CheckpointRoot"]
 
@@ -281,16 +282,20 @@ class CheckpointRoot:
         data = self.store.map(layout.experiment_key(full))
         return ExperimentRecord.from_bytes(data, exp_hash=full)
 
-    def changes(self, old: str, new: str) -> list[Change]:
-        """Return what changed from experiment `old` to experiment `new`."""
+    def explain(self, old: str, new: str) -> Explanation:
+        """Return what tells two experiments apart, from what is stored; no code is run.
+
+        Raises: ExperimentNotFoundError; ObjectNotFoundError if a record is damaged.
+        """
         entries = [self.get_experiment(h) for h in (old, new)]
-        records = [e.record for e in entries]
-        if records[0] is None or records[1] is None:
-            damaged = next(e for e in entries if e.record is None)
-            raise ObjectNotFoundError(f"{damaged.exp_hash} cannot be compared: {damaged.damaged}")
-        parts = compare.changed_parts(records[0].components, records[1].components)
-        sides = [compare.describe_stored(self.store, e, parts=parts) for e in entries]
-        return compare.diff(sides[0], sides[1])
+        for entry in entries:
+            if entry.record is None:
+                raise ObjectNotFoundError(f"{entry.exp_hash} cannot be compared: {entry.damaged}")
+        return compare.explain(self.store, *entries)
+
+    def changes(self, old: str, new: str) -> list[Change]:
+        """Return the changes of `explain(old, new)`."""
+        return list(self.explain(old, new).changes)
 
     def info(self, exp_hash: str) -> dict[str, Any]:
         """Return a summary of an experiment for people and programs; see the guide for its keys."""
@@ -317,6 +322,7 @@ class CheckpointRoot:
                 {e.parent.exp_hash for e in checkpoints if e.parent and e.parent.exp_hash} - {full}
             ),
             "changed_from": entry.record.changed_from if entry.record else None,
+            "identity": _identity_facts(entry.record) if entry.record else None,
         }
 
     # ------------------------------------------------------------ care
@@ -391,3 +397,16 @@ class CheckpointRoot:
     def refresh(self) -> None:
         """Forget what was remembered of the folders."""
         self.catalog.refresh()
+
+
+def _identity_facts(record: ExperimentRecord) -> dict[str, Any]:
+    """Return what an identity is made of, and what stands beside it without counting."""
+    parts = record.components
+    return {
+        "scheme": SCHEME,
+        "digests": {"model": parts.model, "config": parts.config, "data": parts.data},
+        "facets": list(record.facets),
+        "excluded": list(record.excluded),
+        "weak": list(record.weak),
+        "environment": dict(record.environment),
+    }

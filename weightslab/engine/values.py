@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from weightslab.engine.errors import FormatError
+from weightslab.engine.screen import screen
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["Change", "FileRecord", "HashUpdate", "ParentLink", "TensorRecord", "parse_utc"]
+__all__ = [
+    "Change",
+    "Explanation",
+    "FileRecord",
+    "HashUpdate",
+    "ParentLink",
+    "TensorRecord",
+    "parse_utc",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,12 +29,14 @@ class Change:
     """One difference between two experiments.
 
     Attributes:
-        component: `model`, `config` or `data`.
-        kind: `added`, `removed`, `replaced` or `changed`.
+        component: `model`, `config` or `data`; `environment` for what is in no identity.
+        kind: `added`, `removed`, `replaced`, `moved` or `changed`.
         path: module path, dotted config key, or `samples`.
         old: the old value as plain JSON; None where there was none.
         new: the new value as plain JSON; None where there is none.
         text: one line for people, e.g. `fc2: Linear(128 -> 10) became Linear(256 -> 10)`.
+        detail: further lines, complete: a unified diff of source, what follows from the change.
+        paths: all modules that changed in this way, where they are more than one.
     """
 
     component: str
@@ -33,6 +45,8 @@ class Change:
     old: Any = None
     new: Any = None
     text: str
+    detail: tuple[str, ...] = ()
+    paths: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return self.text
@@ -60,11 +74,53 @@ class HashUpdate:
         return iter((self.exp_hash, self.is_new))
 
     def __str__(self) -> str:
-        """Return the hash and what changed, a line each."""
+        """Return the hash and what changed: at most 40 lines of 100 columns."""
         head = f"{self.exp_hash} ({'new' if self.is_new else 'known'})"
         if self.compared_with and self.changes:
             head += f", compared with {self.compared_with}:"
-        return "\n".join([head, *(f"  {change}" for change in self.changes)])
+        return screen(head, self.changes)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Explanation:
+    """What tells two experiments apart. Iterates over its changes; empty if they are one.
+
+    Attributes:
+        old: hash of the one; None if there is none yet.
+        new: hash of the other; None if there is none yet.
+        changes: each difference of the identities once: model, then config, then data.
+        not_counted: differences that are in no identity: config keys that do not count, versions of
+            libraries, code that is known as byte-code only.
+        problems: descriptions that could not be read; what they hold is told by its digest alone.
+    """
+
+    old: str | None
+    new: str | None
+    changes: tuple[Change, ...] = ()
+    not_counted: tuple[Change, ...] = ()
+    problems: tuple[str, ...] = ()
+
+    def __iter__(self) -> Iterator[Change]:
+        """Yield the changes."""
+        return iter(self.changes)
+
+    def __len__(self) -> int:
+        """Return the number of changes."""
+        return len(self.changes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the whole explanation as plain JSON values."""
+        found: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        return found
+
+    def __str__(self) -> str:
+        """Return at most 40 lines of 100 columns; what is left out is counted."""
+        if self.old is None or self.new is None:
+            return "there are no two hashes to compare yet"
+        count = len(self.changes)
+        told = f"{count:,} change{'' if count == 1 else 's'}" if count else "no differences"
+        beside = [*self.not_counted, *self.problems]
+        return screen(f"{self.old} -> {self.new}: {told}", self.changes, beside)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -49,17 +49,25 @@ def test_component_hashes_are_full_and_combine_to_the_hash():
 
 def test_explain_says_what_changed_between_the_last_two():
     generator = ExperimentHashGenerator()
-    assert generator.explain() == []
-    generator.generate_hash(nn.Linear(2, 3), {"lr": 1}, range(10))
-    assert generator.explain() == []
-    generator.generate_hash(nn.Linear(2, 4), {"lr": 2}, range(8))
+    assert str(generator.explain()) == "there are no two hashes to compare yet"
+    first = generator.generate_hash(nn.Linear(2, 3), {"lr": 1}, range(10))
+    assert list(generator.explain()) == []
+    second = generator.generate_hash(nn.Linear(2, 4), {"lr": 2}, range(8))
+    assert str(generator.explain()) == "\n".join(
+        [
+            f"{first} -> {second}: 3 changes",
+            "  the model: Linear(2 -> 3) became Linear(2 -> 4)",
+            "  lr: 1 -> 2",
+            "  2 samples discarded",
+        ]
+    )
     assert [str(change) for change in generator.explain()] == [
         "the model: Linear(2 -> 3) became Linear(2 -> 4)",
         "lr: 1 -> 2",
         "2 samples discarded",
     ]
     generator.generate_hash(None, {"lr": 2}, range(8))
-    assert [str(change) for change in generator.explain()] == ["model no longer given"]
+    assert [str(change) for change in generator.explain()] == ["model: not given any more"]
 
 
 def test_a_config_path_can_be_excluded():

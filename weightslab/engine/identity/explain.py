@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from weightslab.engine.identity.config import DEFAULT_EXCLUDED, flatten, without
-from weightslab.engine.identity.modeldiff import diff_one_model
-from weightslab.engine.identity.plain import plain_tree
-from weightslab.engine.identity.treetext import value_text
+from weightslab.engine.identity.configdiff import diff_configs, diff_excluded
+from weightslab.engine.identity.entrydiff import value_change
+from weightslab.engine.identity.modeldiff import ModelSide, diff_one_model
 from weightslab.engine.values import Change
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping
 
     from weightslab.engine.identity.samples import SampleSet
 
-__all__ = ["diff_configs", "diff_models", "diff_samples"]
+__all__ = ["diff_configs", "diff_excluded", "diff_models", "diff_samples"]
 
 MAX_LISTED_UIDS: Final = 1000  # a change is a few lines of JSON, not a second copy of the data
 
@@ -28,13 +27,32 @@ def diff_models(old_document: Mapping[str, Any], new_document: Mapping[str, Any]
     """
     old = dict(old_document["identity"]["models"])
     new = dict(new_document["identity"]["models"])
-    changes: list[Change] = []
+    changes = list(_scheme(old_document["identity"], new_document["identity"]))
     for name in sorted(old.keys() | new.keys()):
         if name not in new or name not in old:
             changes.append(_whole_model(name, name in new))
             continue
-        changes.extend(diff_one_model(old[name], new[name], prefix=f"{name}:" if name else ""))
+        sides = (
+            ModelSide(old[name], old_document, name=name),
+            ModelSide(new[name], new_document, name=name),
+        )
+        changes.extend(diff_one_model(*sides, prefix=f"{name}:" if name else ""))
     return changes
+
+
+def _scheme(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[Change]:
+    """Tell of everything in the identity besides the models: the rules by which they are read."""
+    for key in sorted((old.keys() | new.keys()) - {"models"}):
+        if old.get(key) != new.get(key):
+            text = f"{key} of the description: {value_change(old.get(key), new.get(key))}"
+            yield Change(
+                component="model",
+                kind="changed",
+                path=key,
+                old=old.get(key),
+                new=new.get(key),
+                text=text,
+            )
 
 
 def _whole_model(name: str, added: bool) -> Change:
@@ -42,35 +60,6 @@ def _whole_model(name: str, added: bool) -> Change:
     return Change(
         component="model", kind=kind, path=name, text=f"model {name or '(single)'} {kind}"
     )
-
-
-def diff_configs(
-    old_plain: Mapping[Any, Any], new_plain: Mapping[Any, Any], exclude: Sequence[str] = ()
-) -> list[Change]:
-    """Return one change per dotted key whose value differs, sorted by key.
-
-    Args:
-        old_plain, new_plain: `ConfigDescription.plain`.
-        exclude: dotted paths left out, besides the defaults.
-    """
-    hidden = frozenset((*DEFAULT_EXCLUDED, *exclude))
-    old = dict(flatten(without(dict(old_plain), hidden)))
-    new = dict(flatten(without(dict(new_plain), hidden)))
-    return list(_config_changes(old, new))
-
-
-def _config_changes(old: dict[str, Any], new: dict[str, Any]) -> Iterator[Change]:
-    for key in sorted(old.keys() | new.keys()):
-        before, after = old.get(key), new.get(key)
-        if key not in old:
-            kind, text = "added", f"{key} added: {value_text(after)}"
-        elif key not in new:
-            kind, text = "removed", f"{key} removed (was {value_text(before)})"
-        elif plain_tree(before) == plain_tree(after):
-            continue
-        else:
-            kind, text = "changed", f"{key}: {value_text(before)} -> {value_text(after)}"
-        yield Change(component="config", kind=kind, path=key, old=before, new=after, text=text)
 
 
 def diff_samples(old: SampleSet, new: SampleSet) -> list[Change]:

@@ -1,223 +1,307 @@
-"""Comparing two described models: modules, code, tensors and what is frozen."""
+"""Comparing two described models: modules, their contents, code, dtypes and what is frozen."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+import json
+from typing import TYPE_CHECKING, Any, Final
 
-from weightslab.engine.identity.treetext import entry_label, value_text
-from weightslab.engine.values import Change
+from weightslab.engine.identity.alignment import align
+from weightslab.engine.identity.codediff import CodeSide, compare_code, labels_in
+from weightslab.engine.identity.codestory import CodeStory
+from weightslab.engine.identity.entrydiff import compare_entries, value_change
+from weightslab.engine.identity.facts import Fact, gather, places_word
+from weightslab.engine.identity.moduleevents import event_facts
+from weightslab.engine.identity.moduletree import (
+    Entry,
+    Node,
+    build_tree,
+    map_references,
+    tensor_names,
+)
+from weightslab.engine.identity.treetext import value_text
 
-__all__ = ["diff_one_model"]
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
 
-Entry = Mapping[str, Any]
+    from weightslab.engine.values import Change
+
+__all__ = ["ModelSide", "diff_one_model"]
+
+_CODE_TAGS: Final = ("$function", "$property", "$staticmethod", "$classmethod", "$cached_property")
+_TOLD: Final = frozenset({"modules", "code", "frozen"})
 
 
-def diff_one_model(
-    old: Mapping[str, Any], new: Mapping[str, Any], *, prefix: str = ""
-) -> list[Change]:
-    """Return the changes between the identities of two models.
+class ModelSide:
+    """One side of a comparison: the identity of a model, and what stands beside it.
+
+    Args:
+        identity: `modules`, `code`, `frozen`.
+        document: where sources and values of the code are; may lack them.
+        name: of the model in a dict of models, "" for a single one.
+    """
+
+    def __init__(
+        self, identity: Mapping[str, Any], document: Mapping[str, Any], *, name: str = ""
+    ) -> None:
+        self.identity = identity
+        self.root: Node = build_tree(identity["modules"])
+        self.nodes: dict[str, Node] = {node.path: node for node in self.root.walk()}
+        self.code = CodeSide(
+            digests=identity["code"],
+            sources=document.get("sources", {}).get(name, {}),
+            values=document.get("values", {}).get(name, {}),
+        )
+
+    def tensors(self, below: str = "") -> set[str]:
+        """Return the full names of the parameters of a module and everything below it."""
+        return {
+            f"{node.path}.{name}" if node.path else name
+            for node in self.nodes[below].walk()
+            for name in tensor_names(node.entry)
+        }
+
+
+def diff_one_model(old: ModelSide, new: ModelSide, *, prefix: str = "") -> list[Change]:
+    """Return the changes from one described model to another, each once, outermost first.
 
     Args:
         prefix: put before every path (`name:` in a dict of models).
     """
-    return list(_ModelDiff(old, new, prefix).changes())
+    if repr(old.identity) == repr(new.identity):
+        return []
+    facts = _ModelDiff(old, new).facts()
+    if not facts:  # never silent: two identities that differ have a change
+        facts = [Fact(kind="changed", path="", text=" changed in a way that has no words yet")]
+    return gather(facts, prefix=prefix)
 
 
 class _ModelDiff:
-    def __init__(self, old: Mapping[str, Any], new: Mapping[str, Any], prefix: str) -> None:
-        self._old, self._new, self._prefix = old, new, prefix
-        self._before: dict[str, Entry] = {e["path"]: e for e in old["modules"]}
-        self._after: dict[str, Entry] = {e["path"]: e for e in new["modules"]}
-        self._told: list[str] = []  # below these paths everything has been said
+    def __init__(self, old: ModelSide, new: ModelSide) -> None:
+        self._old, self._new = old, new
+        self._alignment = align(old.root, new.root)
+        self._renamed: dict[str, str] = {}  # class names
+        self._touched: list[Any] = []  # entries that changed: the code that they name is explained
+        self._dtypes: dict[str, tuple[str, str]] = {}
+        self._appeared: list[Fact] = []
 
-    def changes(self) -> Iterator[Change]:
-        yield from self._modules()
-        yield from self._code()
-        yield from self._frozen()
-        yield from self._order()
+    def facts(self) -> list[Fact]:
+        """Return all findings, in the order in which people want to read them."""
+        events = event_facts(self._alignment.events)
+        modules = [*self._renamed_classes(), *self._entries()]
+        return [
+            *sorted([*events, *modules], key=self._place),
+            *self._classes(),
+            *self._code(),
+            *self._all_dtypes(),
+            *self._frozen(),
+            *self._rest(),
+        ]
+
+    def _place(self, fact: Fact) -> int:
+        """Return where in the model a finding belongs: the order of registration."""
+        order = {path: at for at, path in enumerate([*self._new.nodes, *self._old.nodes])}
+        path = fact.path
+        while path not in order and path:
+            path = path.rpartition(".")[0]
+        return order.get(path, 0)
 
     # ------------------------------------------------------------ modules
-    def _modules(self) -> Iterator[Change]:
-        paths = [*self._after, *(path for path in self._before if path not in self._after)]
-        for path in paths:
-            if self._is_told(path):
+    def _renamed_classes(self) -> Iterator[Fact]:
+        groups: dict[tuple[str, str], list[str]] = {}
+        for old, new in self._alignment.pairs:
+            if old.is_module and old.entry["class"] != new.entry["class"]:
+                groups.setdefault((old.entry["class"], new.entry["class"]), []).append(new.path)
+        for (before, after), paths in groups.items():
+            self._renamed[before] = after
+            count = f" ({places_word(len(paths))})" if len(paths) > 1 else ""
+            yield Fact(
+                kind="replaced",
+                path=paths[0],
+                place=f"class {before}",
+                text=f" became {after}{count}",
+                old=before,
+                new=after,
+                paths=tuple(paths) if len(paths) > 1 else (),
+            )
+
+    def _entries(self) -> Iterator[Fact]:
+        for event in self._alignment.events:
+            for node in (*event.old, *event.new):
+                if event.kind != "reordered":
+                    self._touched += [inner.entry for inner in node.walk()]
+        for old, new in self._alignment.pairs:
+            before = self._as_new(old.entry)
+            if repr({**before, "path": ""}) == repr({**new.entry, "path": ""}):
                 continue
-            before, after = self._before.get(path), self._after.get(path)
-            if before is None or after is None:
-                self._told.append(path)
-                yield self._come_or_gone(path, before, after)
-            elif before != after:
-                yield from self._changed(path, before, after)
+            self._touched += [_without_code(old.entry), _without_code(new.entry)]
+            found = compare_entries(old, new, before)
+            self._dtypes |= found.dtypes
+            self._appeared += found.appeared
+            yield from found.facts
 
-    def _is_told(self, path: str) -> bool:
-        return any(path == told or path.startswith(f"{told}.") for told in self._told)
+    def _as_new(self, entry: Entry) -> Entry:
+        mapped: Entry = map_references(entry, self._alignment.new_path, self._alignment.new_tensor)
+        return mapped
 
-    def _come_or_gone(self, path: str, before: Entry | None, after: Entry | None) -> Change:
-        kind = "removed" if after is None else "added"
-        label = entry_label(before if after is None else after)  # type: ignore[arg-type]
-        return self._change(
-            kind,
-            path,
-            f"module {path}: {label} {kind}",
-            old=None if before is None else label,
-            new=None if after is None else label,
+    # ------------------------------------------------------------ classes and code
+    def _classes(self) -> Iterator[Fact]:
+        """Compare class attributes and bases; methods are told with the code."""
+        seen: set[str] = set()
+        for old, new in self._alignment.pairs:
+            sides = [
+                node.entry.get(key) for node in (old, new) for key in ("class", "code", "bases")
+            ]
+            key = json.dumps(sides)
+            if key in seen or sides[:3] == sides[3:] or "code" not in new.entry:
+                continue
+            seen.add(key)
+            yield from self._bases(old.entry, new.entry)
+            yield from self._members(old.entry, new)
+
+    def _bases(self, old: Entry, new: Entry) -> Iterator[Fact]:
+        before = [self._renamed.get(base, base) for base, _ in old.get("code", ())]
+        before += list(old.get("bases", ()))
+        after = [*(base for base, _ in new["code"]), *new.get("bases", ())]
+        if before != after:
+            text = f": base classes {', '.join(before[1:])} -> {', '.join(after[1:])}"
+            yield Fact(kind="changed", path=new["class"], place=f"class {new['class']}", text=text)
+
+    def _members(self, old: Entry, new: Node) -> Iterator[Fact]:
+        before, after = _members(old.get("code", ())), _members(new.entry["code"])
+        for name in sorted(before.keys() | after.keys()):
+            both = name in before and name in after
+            one, other = before.get(name), after.get(name)
+            if both and repr(self._relabelled(one)) == repr(other):
+                continue
+            if not both and _is_code(other if name in after else one):
+                continue  # told as code that came or went
+            where = f"{new.entry['class']}.{name}"
+            if both:
+                yield Fact(
+                    kind="changed",
+                    path=where,
+                    text=f": {value_change(one, other)}",
+                    old=one,
+                    new=other,
+                )
+            else:
+                text = (
+                    f"not set -> {value_text(other)}"
+                    if name in after
+                    else f"{value_text(one)} -> not set"
+                )
+                self._appeared.append(
+                    Fact(kind="changed", path=where, text=f": {text}", old=one, new=other)
+                )
+
+    def _relabelled(self, value: Any) -> Any:
+        """Return a member of a class with the labels that its code has after a renaming."""
+        if isinstance(value, list):
+            return [self._relabelled(item) for item in value]
+        if not isinstance(value, dict):
+            return value
+        found = {key: self._relabelled(item) for key, item in value.items()}
+        label = value.get("$function")
+        if isinstance(label, str):
+            owner, dot, name = label.partition(".")
+            found["$function"] = f"{self._renamed.get(owner, owner)}{dot}{name}"
+        return found
+
+    def _code(self) -> list[Fact]:
+        changes = compare_code(self._old.code, self._new.code, self._renamed)
+        if not changes and not self._appeared:
+            return []
+        users: dict[str, list[str]] = {}
+        for old, new in self._alignment.pairs:
+            for label in labels_in([old.entry.get("code"), new.entry.get("code")]):
+                users.setdefault(label, []).append(new.path)
+        story = CodeStory(
+            old=self._old.code,
+            new=self._new.code,
+            changes=changes,
+            users=users,
+            explained=labels_in(self._touched),
+            appeared=self._appeared,
         )
+        return story.facts()
 
-    def _changed(self, path: str, before: Entry, after: Entry) -> Iterator[Change]:
-        old_label, new_label = entry_label(before), entry_label(after)
-        replaced = before.get("class") != after.get("class") or "same_as" in {*before, *after}
-        if replaced or (old_label != new_label and before.get("kind") == "library"):
-            if path:
-                self._told.append(path)
-            name = path or "the model"
-            if old_label == new_label:  # two classes of one name: say where they come from
-                old_label, new_label = str(before.get("class")), str(after.get("class"))
-            text = f"{name}: {old_label} became {new_label}"
-            yield self._change("replaced", path, text, old=old_label, new=new_label)
-            return
-        yield from self._values(path, before["attributes"], after["attributes"])
-        yield from self._tensors(path, before, after)
-        yield from self._class_values(before, after)
-        if before.get("hooks") != after.get("hooks"):
-            yield self._change("changed", path, f"hooks of {path or 'the model'} changed")
+    # ------------------------------------------------------------ dtypes, frozen
+    def _all_dtypes(self) -> Iterator[Fact]:
+        groups: dict[tuple[str, str], set[str]] = {}
+        for name, dtypes in self._dtypes.items():
+            groups.setdefault(dtypes, set()).add(name)
+        for (before, after), names in groups.items():
+            for path, _ in self._covering(names, _floats):
+                yield Fact(
+                    kind="changed", path=path, text=f": {before} -> {after}", old=before, new=after
+                )
 
-    def _values(
-        self, path: str, before: Mapping[str, Any], after: Mapping[str, Any]
-    ) -> Iterator[Change]:
-        for name in sorted({*before, *after}):
-            if before.get(name) == after.get(name) and (name in before) == (name in after):
-                continue
-            where = f"{path}.{name}" if path else name
-            old = value_text(before[name]) if name in before else "not set"
-            new = value_text(after[name]) if name in after else "not set"
-            text = f"{where}: {old} -> {new}" if old != new else f"{where} changed"
-            yield self._change("changed", where, text, old=before.get(name), new=after.get(name))
-
-    def _class_values(self, before: Entry, after: Entry) -> Iterator[Change]:
-        """Report class attributes; methods are reported by their label, once for all modules."""
-        place = f"class {after.get('class')}"
-        if self._is_told(place) or before.get("code") == after.get("code"):
-            return
-        self._told.append(place)
-        old, new = (_plain_members(entry.get("code", ())) for entry in (before, after))
-        yield from self._values(str(after["class"]), old, new)
-
-    # ------------------------------------------------------------ tensors
-    def _tensors(self, path: str, before: Entry, after: Entry) -> Iterator[Change]:
-        for kind in ("parameters", "buffers"):
-            old = {name: spec for name, *spec in before.get(kind, ())}
-            new = {name: spec for name, *spec in after.get(kind, ())}
-            for name in [*new, *(name for name in old if name not in new)]:
-                if old.get(name) == new.get(name):
-                    continue
-                where = f"{path}.{name}" if path else name
-                text = f"{where}: {_spec_text(old.get(name))} -> {_spec_text(new.get(name))}"
-                yield self._change("changed", where, text, old=old.get(name), new=new.get(name))
-
-    # ------------------------------------------------------------ code
-    def _code(self) -> Iterator[Change]:
-        before, after = self._old["code"], self._new["code"]
-        for label in sorted({*before, *after}):
-            if before.get(label) == after.get(label):
-                continue
-            verb = "changed"
-            if label not in before or label not in after:
-                verb = "is now used" if label in after else "is no longer used"
-                owner = label.rpartition(".")[0]
-                if owner in self._gone_or_new_classes():
-                    continue
-            kind = {"is now used": "added", "is no longer used": "removed"}.get(verb, "changed")
-            yield self._change(
-                kind, label, f"{_code_name(label)} {verb}",
-                old=before.get(label), new=after.get(label),
-            )  # fmt: skip
-
-    def _gone_or_new_classes(self) -> set[str]:
-        old = {str(entry.get("class")) for entry in self._before.values()}
-        new = {str(entry.get("class")) for entry in self._after.values()}
-        return old ^ new
-
-    # ------------------------------------------------------------ frozen, order
-    def _frozen(self) -> Iterator[Change]:
-        old, new = set(self._old["frozen"]), set(self._new["frozen"])
+    def _frozen(self) -> Iterator[Fact]:
+        old = {self._alignment.new_tensor(name) for name in self._old.identity["frozen"]}
+        new = set(self._new.identity["frozen"])
+        kept = {name for path in self._alignment.paths.values() for name in self._own(path)}
         for word, names in (("frozen", new - old), ("unfrozen", old - new)):
-            same = {n for n in names if n in self._tensor_names(self._before)}
-            told: list[str] = []
-            for path in self._after:
-                if any(path.startswith(f"{t}.") or not t for t in told):
-                    continue
-                inside = self._tensor_names(self._after, path)
-                if inside and inside <= same:
-                    told.append(path)
-                    yield self._change("changed", path, f"{path or 'the whole model'} {word}")
-                    same -= inside
-                    continue
-                single = sorted(n for n in same & inside if n.rpartition(".")[0] == path)
-                for name in single:
-                    yield self._change("changed", name, f"{name} {word}")
-                same -= set(single)
+            for path, whole in self._covering(names & kept, tensor_names):
+                text, place = f" {word}", "" if path else "the whole model"
+                yield Fact(kind="changed", path=path, text=text, place=place if whole else "")
 
-    @staticmethod
-    def _tensor_names(entries: Mapping[str, Entry], below: str = "") -> set[str]:
-        return {
-            f"{path}.{name}" if path else name
-            for path, entry in entries.items()
-            if not below or path == below or path.startswith(f"{below}.")
-            for name, spec in entry.get("parameters", ())
-            if isinstance(spec, list)
-        }
+    def _own(self, path: str) -> list[str]:
+        at = f"{path}." if path else ""
+        return [f"{at}{name}" for name in tensor_names(self._new.nodes[path].entry)]
 
-    def _order(self) -> Iterator[Change]:
-        old = [path for path in self._before if path in self._after]
-        new = [path for path in self._after if path in self._before]
-        if old != new:
-            first = next(b for a, b in zip(old, new, strict=True) if a != b)
-            yield self._change("changed", first, f"order of modules changed, from {first} on")
+    def _covering(self, names: set[str], names_of: Any) -> Iterator[tuple[str, bool]]:
+        """Yield the outermost modules all of whose tensors are in `names`, then single tensors."""
+        left = set(names)
+        for path, node in self._new.nodes.items():
+            at = f"{path}." if path else ""
+            if not any(name.startswith(at) for name in left):
+                continue
+            inside = {
+                f"{inner.path}.{name}" if inner.path else name
+                for inner in node.walk()
+                for name in names_of(inner.entry)
+            }
+            if inside and inside <= left:
+                yield path, True
+                left -= inside
+                continue
+            single = [n for n in sorted(left) if n.startswith(at) and "." not in n[len(at) :]]
+            for name in single:
+                yield name, False
+            left -= set(single)
 
-    def _change(
-        self, kind: str, path: str, text: str, *, old: Any = None, new: Any = None
-    ) -> Change:
-        return Change(
-            component="model",
-            kind=kind,
-            path=f"{self._prefix}{path}",
-            old=old,
-            new=new,
-            text=f"{self._prefix}{text}",
-        )
+    # ------------------------------------------------------------ the rest
+    def _rest(self) -> Iterator[Fact]:
+        """Tell of parts of an identity that this version has no words for."""
+        old, new = self._old.identity, self._new.identity
+        for key in sorted((old.keys() | new.keys()) - _TOLD):
+            if repr(old.get(key)) != repr(new.get(key)):
+                text = f": {key}: {value_change(old.get(key), new.get(key))}"
+                yield Fact(kind="changed", path="", text=text, old=old.get(key), new=new.get(key))
 
 
-def _plain_members(code: Any) -> dict[str, Any]:
-    """Return class attributes that are data: name -> value, the most derived class first."""
+def _without_code(entry: Entry) -> Entry:
+    return {key: value for key, value in entry.items() if key != "code"}
+
+
+def _floats(entry: Entry) -> list[str]:
+    """Return the tensors that a change of dtype concerns: all that have one that is a float's."""
+    return [
+        name
+        for kind in ("parameters", "buffers")
+        for name, *spec in entry.get(kind, ())
+        if isinstance(spec[0], list) and "float" in str(spec[0][0])
+    ]
+
+
+def _members(code: Any) -> dict[str, Any]:
+    """Return the members of a class, the most derived first."""
     found: dict[str, Any] = {}
     for _, members in code:
         for name, value in members.items():
-            is_code = isinstance(value, dict) and next(iter(value), "") in (
-                "$function",
-                "$property",
-                "$staticmethod",
-                "$classmethod",
-            )
-            if not is_code:
-                found.setdefault(name, value)
+            found.setdefault(name, value)
     return found
 
 
-def _code_name(label: str) -> str:
-    if label.startswith("class "):
-        return label
-    owner, _, name = label.rpartition(".")
-    return f"{name} of {owner}" if owner else f"function {name}"
-
-
-def _spec_text(spec: Any) -> str:
-    """Return `float32 [10, 128]` for a tensor spec."""
-    if spec is None:
-        return "none"
-    content = spec[0]
-    if isinstance(content, dict):
-        return f"same as {content['same_as']}"
-    if isinstance(content, list) and len(content) >= 2 and isinstance(content[0], str):  # noqa: PLR2004
-        return f"{content[0]} {content[1]}" + (" with hooks" if len(content) > 2 else "")  # noqa: PLR2004
-    return value_text(content) + ("" if len(spec) == 1 else ", not persistent")
+def _is_code(value: Any) -> bool:
+    return isinstance(value, dict) and next(iter(value), "") in _CODE_TAGS

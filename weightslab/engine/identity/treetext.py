@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sized
 
 __all__ = ["entry_label", "render_model", "short_class", "value_text"]
 
@@ -33,6 +34,10 @@ _SHOWN_DEFAULTS: Final[Mapping[str, Mapping[str, Any]]] = {
     f"torch.nn.{name}": {"p": 0.5} for name in ("Dropout", "Dropout1d", "Dropout2d", "Dropout3d")
 }
 _MAX_TEXT: Final = 60
+_MAX_ITEMS: Final = 8
+_MAX_DEPTH: Final = 6
+_NAMES: Final = frozenset({"$name", "$function", "$class", "$module", "$enum", "$bytes", "$number"})
+_MAX_BITS: Final = 200  # longer than any text that is shown
 
 
 def render_model(identity: Mapping[str, Any]) -> str:
@@ -111,15 +116,42 @@ def value_text(value: Any) -> str:
     return text if len(text) <= _MAX_TEXT else text[: _MAX_TEXT - 3] + "..."
 
 
-def _value_text(value: Any) -> str:
+def _value_text(value: Any, depth: int = 0) -> str:
+    if isinstance(value, (dict, list)) and depth > _MAX_DEPTH:
+        return "..."
     if isinstance(value, dict):
-        if len(value) == 1:
-            tag, content = next(iter(value.items()))
-            if tag in ("$name", "$function", "$class", "$module", "$enum", "$bytes", "$number"):
-                return str(content[0] if isinstance(content, list) else content)
-            if tag.startswith("$"):
-                return f"<{tag[1:]}>"
-        return "{" + ", ".join(f"{k}: {_value_text(v)}" for k, v in list(value.items())[:8]) + "}"
+        return _tagged_text(value) or _dict_text(value, depth)
     if isinstance(value, list):
-        return "[" + ", ".join(_value_text(item) for item in value[:8]) + "]"
-    return repr(value) if isinstance(value, (str, float)) else str(value)
+        items = (_value_text(item, depth + 1) for item in value[:_MAX_ITEMS])
+        return "[" + ", ".join(items) + _more(value) + "]"
+    if isinstance(value, str):
+        return repr(value[:_MAX_TEXT])
+    return repr(value) if isinstance(value, float) else _number_text(value)
+
+
+def _tagged_text(value: Mapping[Any, Any]) -> str | None:
+    if "$object" in value:
+        return f"{value['$object']} object"
+    tag, content = next(iter(value.items()), ("", None))
+    if len(value) != 1 or not str(tag).startswith("$"):
+        return None
+    if tag in _NAMES:
+        return str(content[0] if isinstance(content, list) else content)
+    return f"<{str(tag)[1:]}>"
+
+
+def _dict_text(value: Mapping[Any, Any], depth: int) -> str:
+    shown = islice(value.items(), _MAX_ITEMS)
+    items = (f"{key}: {_value_text(item, depth + 1)}" for key, item in shown)
+    return "{" + ", ".join(items) + _more(value) + "}"
+
+
+def _number_text(value: Any) -> str:
+    if isinstance(value, int) and value.bit_length() > _MAX_BITS:
+        return f"<integer of {value.bit_length():,} bits>"  # Python refuses to print the longest
+    return str(value)
+
+
+def _more(value: Sized) -> str:
+    more = len(value) - _MAX_ITEMS
+    return f", and {more:,} more" if more > 0 else ""

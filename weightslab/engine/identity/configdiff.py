@@ -1,0 +1,207 @@
+"""What changed between two configs: dotted key, old value, new value; each change once."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from weightslab.engine.identity.canonical import encode_canonical
+from weightslab.engine.identity.config import DEFAULT_EXCLUDED, without
+from weightslab.engine.identity.plain import plain_tree
+from weightslab.engine.identity.treetext import value_text
+from weightslab.engine.values import Change
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+__all__ = ["diff_configs", "diff_excluded"]
+
+_MAX_ALIGNED: Final = 200  # items; longer lists are compared place by place
+
+
+@dataclass(frozen=True, slots=True)
+class _Missing:
+    """Stands for a key that is not there; None is a value."""
+
+
+_MISSING: Final = _Missing()
+_Row = tuple[str, Any, Any]
+
+
+def diff_configs(
+    old_plain: Mapping[Any, Any],
+    new_plain: Mapping[Any, Any],
+    exclude: Sequence[str] = (),
+    *,
+    old_exclude: Sequence[str] | None = None,
+) -> list[Change]:
+    """Return one change per dotted key whose value differs, sorted by key.
+
+    Empty exactly if the digests of both configs are equal.
+
+    Args:
+        old_plain, new_plain: `ConfigDescription.plain`.
+        exclude: dotted paths left out, besides the defaults.
+        old_exclude: those of the old config, if they were others.
+    """
+    after_hidden = frozenset((*DEFAULT_EXCLUDED, *exclude))
+    before_hidden = (
+        after_hidden if old_exclude is None else frozenset((*DEFAULT_EXCLUDED, *old_exclude))
+    )
+    before, after = without(dict(old_plain), before_hidden), without(dict(new_plain), after_hidden)
+    return _changes(_rows(before, after))
+
+
+def diff_excluded(
+    old_plain: Mapping[Any, Any], new_plain: Mapping[Any, Any], exclude: Sequence[str] = ()
+) -> list[Change]:
+    """Return the changes of keys that do not count.
+
+    Args:
+        exclude: dotted paths that count in neither config, besides the defaults.
+    """
+    hidden = frozenset((*DEFAULT_EXCLUDED, *exclude))
+    sides = [dict(_hidden_values(dict(plain), hidden)) for plain in (old_plain, new_plain)]
+    rows = []
+    for key in sorted({*sides[0], *sides[1]}):
+        rows += _rows(sides[0].get(key, _MISSING), sides[1].get(key, _MISSING), key)
+    return _changes(rows)
+
+
+def _hidden_values(plain: dict[Any, Any], hidden: frozenset[str]) -> Iterator[tuple[str, Any]]:
+    depth = max(path.count(".") for path in hidden)
+    stack: list[tuple[str, Any, int]] = [("", plain, 0)]
+    while stack:
+        prefix, record, level = stack.pop()
+        for key, value in record.items():
+            path = f"{prefix}{key}"
+            if path in hidden:
+                yield path, value
+            elif isinstance(value, dict) and level < depth:
+                stack.append((f"{path}.", value, level + 1))
+
+
+# ---------------------------------------------------------------- walking both at once
+def _rows(old: Any, new: Any, path: str = "") -> list[_Row]:
+    """Return (path, old, new) of the outermost values that differ; no recursion."""
+    rows: list[_Row] = []
+    stack: list[_Row] = [(path, old, new)]
+    while stack:
+        at, before, after = stack.pop()
+        if _is_record(before) and _is_record(after):
+            stack.extend(_keys(at, before, after))
+        elif _is_nested(before) and _is_nested(after):
+            stack.extend(_items(at, before, after))
+        elif not _equal(before, after):
+            rows.append((at, before, after))
+    return rows
+
+
+def _is_record(value: Any) -> bool:
+    """Say whether a value is a dict with keys of the user's, or an object with attributes."""
+    if not isinstance(value, dict):
+        return False
+    return len(value) != 1 or not str(next(iter(value))).startswith("$")
+
+
+def _is_nested(value: Any) -> bool:
+    return isinstance(value, list) and any(isinstance(item, (dict, list)) for item in value)
+
+
+def _equal(old: Any, new: Any) -> bool:
+    if old is _MISSING or new is _MISSING:
+        return old is new
+    return bool(_encoded(old) == _encoded(new))
+
+
+def _encoded(value: Any) -> bytes:
+    return encode_canonical(plain_tree(value))
+
+
+def _keys(path: str, old: dict[Any, Any], new: dict[Any, Any]) -> Iterator[_Row]:
+    """Pair the values of two dicts by key; keys are equal if the digest takes them for equal."""
+    sides = [{_encoded(key): (key, value) for key, value in one.items()} for one in (old, new)]
+    for code in {**sides[0], **sides[1]}:
+        before, after = (side.get(code) for side in sides)
+        key = (before or after or ("",))[0]
+        yield (
+            path if key == "$state" else _joined(path, key),
+            _MISSING if before is None else before[1],
+            _MISSING if after is None else after[1],
+        )
+
+
+def _joined(path: str, key: Any) -> str:
+    text = str(key)
+    if (
+        not isinstance(key, str)
+        or not text
+        or any(c in text for c in ".[]")
+        or not text.isprintable()
+    ):
+        return f"{path}[{key!r}]"
+    return f"{path}.{text}" if path else text
+
+
+def _items(path: str, old: list[Any], new: list[Any]) -> Iterator[_Row]:
+    """Pair the items of two lists, so that an inserted one is one change."""
+    if len(old) == len(new) or max(len(old), len(new)) > _MAX_ALIGNED:
+        for at in range(max(len(old), len(new))):
+            one, other = (side[at] if at < len(side) else _MISSING for side in (old, new))
+            yield f"{path}[{at}]", one, other
+        return
+    codes = [[_encoded(item) for item in side] for side in (old, new)]
+    matcher = difflib.SequenceMatcher(a=codes[0], b=codes[1], autojunk=False)
+    for tag, i, j, k, m in matcher.get_opcodes():
+        if tag == "equal":
+            continue
+        both = min(j - i, m - k)
+        for at in range(both):
+            yield f"{path}[{k + at}]", old[i + at], new[k + at]
+        yield from ((f"{path}[{at}]", old[at], _MISSING) for at in range(i + both, j))
+        yield from ((f"{path}[{at}]", _MISSING, new[at]) for at in range(k + both, m))
+
+
+# ---------------------------------------------------------------- words
+def _changes(rows: list[_Row]) -> list[Change]:
+    return [_change(*row) for row in sorted(rows, key=lambda row: row[0])]
+
+
+def _change(path: str, old: Any, new: Any) -> Change:
+    kind = "changed"
+    if old is _MISSING:
+        kind, text = "added", f"{path} added: {value_text(new)}"
+    elif new is _MISSING:
+        kind, text = "removed", f"{path} removed (was {value_text(old)})"
+    else:
+        before, after = value_text(old), value_text(new)
+        text = f"{path}: {before} -> {after}"
+        if before == after:
+            text = f"{path}: {before} {_what_differs(old, new)}"
+    return Change(
+        component="config",
+        kind=kind,
+        path=path,
+        old=None if old is _MISSING else old,
+        new=None if new is _MISSING else new,
+        text=text,
+    )
+
+
+def _what_differs(old: Any, new: Any) -> str:
+    """Say where two values differ that look alike in a line."""
+    if _is_code(old) and _is_code(new):
+        return "has other code"
+    if isinstance(old, list) and isinstance(new, list):
+        at = next(
+            (i for i, (a, b) in enumerate(zip(old, new, strict=False)) if not _equal(a, b)), 0
+        )
+        if len(old) != len(new):
+            return f"has {len(new):,} items, not {len(old):,}"
+        return f"differs from item {at:,} on: {value_text(old[at])} -> {value_text(new[at])}"
+    return "changed inside"
+
+
+def _is_code(value: Any) -> bool:
+    return isinstance(value, dict) and next(iter(value), "") in ("$function", "$class")
