@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from weightslab.engine.errors import FormatError, IdentityError
-from weightslab.engine.identity.canonical import component_digest
+from weightslab.engine.identity.canonical import digest_of_encoding
 from weightslab.engine.identity.layers import outline_of
 from weightslab.engine.identity.library import LIBRARY_LIST_VERSION
 from weightslab.engine.identity.modules import ModelReader
-from weightslab.engine.identity.plain import plain_tree
+from weightslab.engine.identity.plain import plain_bytes
 from weightslab.engine.identity.treetext import render_model
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ def digest_of_document(document: Mapping[str, Any]) -> str:
     identity = document.get("identity")
     if not isinstance(identity, dict) or "models" not in identity:
         raise FormatError("an architecture document without its identity part")
-    return component_digest("model", plain_tree(identity, strict=True))
+    return digest_of_encoding("model", plain_bytes(identity, strict=True))
 
 
 def outline(model: nn.Module | Mapping[str, nn.Module]) -> dict[str, str]:

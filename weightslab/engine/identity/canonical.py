@@ -26,7 +26,9 @@ __all__ = [
     "Tree",
     "combine",
     "component_digest",
+    "digest_of_encoding",
     "encode_canonical",
+    "encode_leaf",
     "exp_hash_of",
     "float_text",
     "int_text",
@@ -60,7 +62,7 @@ def encode_canonical(tree: Tree) -> bytes:
             out.append(b"l%d:" % len(pending))
             stack.append((pending, iter(pending)))
         else:
-            out.append(_encode_leaf(pending))
+            out.append(encode_leaf(pending))
         while stack:
             owner, items = stack[-1]
             try:
@@ -73,7 +75,11 @@ def encode_canonical(tree: Tree) -> bytes:
             return b"".join(out)
 
 
-def _encode_leaf(leaf: Tree) -> bytes:
+def encode_leaf(leaf: Tree) -> bytes:
+    """Encode None or a text.
+
+    Raises: NotCanonicalError for another type, and for a lone surrogate.
+    """
     if leaf is None:
         return b"n"
     if type(leaf) is not str:
@@ -94,7 +100,12 @@ def component_digest(kind: str, tree: Tree) -> str:
     Args:
         kind: ASCII name such as `model`, `config`, `data`; equal trees of two kinds differ.
     """
-    data = b"%b%b%b\x00%b" % (_MAGIC, _VERSION, kind.encode("ascii"), encode_canonical(tree))
+    return digest_of_encoding(kind, encode_canonical(tree))
+
+
+def digest_of_encoding(kind: str, encoding: bytes) -> str:
+    """Return the component digest of a tree that is encoded already."""
+    data = b"%b%b%b\x00%b" % (_MAGIC, _VERSION, kind.encode("ascii"), encoding)
     return f"{SCHEME}:sha256:{hashlib.sha256(data).hexdigest()}"
 
 

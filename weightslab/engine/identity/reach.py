@@ -11,6 +11,7 @@ import builtins
 import contextlib
 import dis
 import enum
+import functools
 import importlib.util
 import sys
 import types
@@ -29,7 +30,8 @@ from weightslab.engine.identity.callables import (
     wrapped_shape,
 )
 from weightslab.engine.identity.canonical import Tree, component_digest
-from weightslab.engine.identity.code import CodeForm, Facts, canonical_code
+from weightslab.engine.identity.code import CodeForm, Facts
+from weightslab.engine.identity.codecache import remembered_code
 from weightslab.engine.identity.expand import Shape, Unordered, object_shape, object_state
 from weightslab.engine.identity.library import dotted_name, home_of, is_library, public_class_name
 from weightslab.engine.identity.plain import plain_tree, to_plain
@@ -142,7 +144,7 @@ class CodeTable:
             return known
         label = self._new_label(function, function.__qualname__)
         names = _GlobalsOf(function, self, label)
-        form = canonical_code(function.__code__, names)
+        form = remembered_code(function.__code__, names)
         self._note(form.facts)
         changing = _stored_names(function.__code__, "STORE_DEREF")
         closure = [
@@ -310,6 +312,7 @@ def _step(value: Any, name: str) -> Any:
     return _NOTHING
 
 
+@functools.lru_cache(maxsize=4096)
 def _stored_names(code: types.CodeType, opname: str) -> frozenset[str]:
     """Return the names that a code object, or one inside it, stores with this instruction."""
     names: set[str] = set()

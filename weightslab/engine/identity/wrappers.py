@@ -43,6 +43,7 @@ _WRAPPERS: Final = (
     ),
     ("torch.optim.swa_utils", "AveragedModel", "module"),
 )
+_WRAPPER_NAMES: Final = frozenset(name for _, name, _ in _WRAPPERS)
 
 
 def own_parts(module: nn.Module, table: str) -> Mapping[str, Any]:
@@ -56,6 +57,8 @@ def own_parts(module: nn.Module, table: str) -> Mapping[str, Any]:
 
 def _wrapper_segment(kind: type) -> str | None:
     mro = class_mro(kind)
+    if _WRAPPER_NAMES.isdisjoint(map(bare_name, mro)):
+        return None
     for home, name, segment in _WRAPPERS:
         module = sys.modules.get(home)
         cls: Any = module.__dict__.get(name) if module is not None else None
