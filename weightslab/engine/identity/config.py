@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from weightslab.engine.errors import NotCanonicalError
-from weightslab.engine.identity.canonical import component_digest
-from weightslab.engine.identity.plain import plain_tree, to_plain
+from weightslab.engine.identity.canonical import digest_of_encoding
+from weightslab.engine.identity.declared import declared_fields, declared_shape
+from weightslab.engine.identity.plain import plain_bytes, to_plain
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -68,7 +69,7 @@ def describe_config(config: object, *, exclude: Sequence[str] = ()) -> ConfigDes
     counted = without(plain, hidden)
     flat = dict(flatten(counted))
     return ConfigDescription(
-        digest=component_digest("config", _tree(counted)),
+        digest=digest_of_encoding("config", _encoding(counted)),
         plain=plain,
         excluded=excluded,
         warnings=tuple(_number_warnings(flat)),
@@ -76,19 +77,21 @@ def describe_config(config: object, *, exclude: Sequence[str] = ()) -> ConfigDes
     )
 
 
-def _tree(counted: Any) -> Any:
+def _encoding(counted: Any) -> bytes:
     try:
-        tree = plain_tree(counted)
+        return plain_bytes(counted)
     except NotCanonicalError as error:
         raise NotCanonicalError(f"config: {error.message}", hint=error.hint) from error
-    return tree
 
 
 def _user_code(value: Any) -> Shape | None:
-    """Describe a user's function by its name and code: a name alone does not say what it does."""
+    """Describe a user's function by its name and code: a name alone does not say what it does.
+
+    Objects whose class declares its identity are described as it says.
+    """
     from weightslab.engine.identity.reach import function_shape
 
-    return function_shape(value)
+    return function_shape(value) or declared_shape(value) or declared_fields(value)
 
 
 def without(plain: dict[Any, Any], hidden: frozenset[str]) -> dict[Any, Any]:
@@ -123,7 +126,14 @@ def flatten(plain: Any) -> Iterator[tuple[str, Any]]:
         path, value = stack.pop()
         if isinstance(value, dict) and value and not _is_tagged(value):
             stack.extend(
-                (path if key == "$state" else f"{path}.{key}" if path else str(key), item)
+                (
+                    path
+                    if key in ("$state", "$identity")
+                    else f"{path}.{key}"
+                    if path
+                    else str(key),
+                    item,
+                )
                 for key, item in reversed(value.items())
             )
         elif isinstance(value, list) and any(isinstance(item, (dict, list)) for item in value):

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from weightslab.engine.errors import IdentityError, NotCanonicalError
+from weightslab.engine.identity.expand import expand
 from weightslab.engine.identity.library import (
     class_dict,
     class_mro,
@@ -23,14 +24,22 @@ from weightslab.engine.identity.library import (
     module_of,
     qualified_name,
 )
-from weightslab.engine.identity.plain import plain_tree, to_plain
+from weightslab.engine.identity.plain import plain_bytes, to_plain
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Container
 
     from weightslab.engine.identity.expand import Shape
 
-__all__ = ["MARKS", "Declared", "check_included", "declared_by", "declared_shape", "own_identity"]
+__all__ = [
+    "MARKS",
+    "Declared",
+    "check_included",
+    "declared_by",
+    "declared_fields",
+    "declared_shape",
+    "own_identity",
+]
 
 _INCLUDE: Final = "__identity_include__"
 _EXCLUDE: Final = "__identity_exclude__"
@@ -117,11 +126,10 @@ def own_identity(value: Any, method: Callable[[Any], Any]) -> Any:
         ) from error
     try:
         plain = to_plain(found, root=f"{name}.{_IDENTITY}()", json=True)
-        plain_tree(plain, strict=True)
+        plain_bytes(plain, strict=True)
     except NotCanonicalError as error:
-        raise IdentityError(
-            error.message, hint="let it return a number, text, list or dict"
-        ) from error
+        told = error.message if name in error.message else f"{name}.{_IDENTITY}(): {error.message}"
+        raise IdentityError(told, hint="let it return a number, text, list or dict") from error
     return plain
 
 
@@ -136,16 +144,36 @@ def declared_shape(value: Any) -> Shape | None:
     return "dict", [("$object", qualified_name(kind)), ("$identity", own_identity(value, method))]
 
 
-def check_included(module: Any, cls: type, include: frozenset[str]) -> None:
-    """Raise IdentityError if an included name exists neither on the module nor on its class."""
-    if not include:
-        return
-    own: dict[str, Any] = object.__getattribute__(module, "__dict__")
-    tables = [own, *(own.get(name, {}) for name in ("_parameters", "_buffers", "_modules"))]
-    known = [*tables, *map(class_dict, class_mro(cls))]
+def check_included(cls: type, include: frozenset[str], *tables: Container[str]) -> None:
+    """Raise IdentityError if an included name is in none of the tables and not in the class."""
+    known = [*tables, *map(class_dict, class_mro(cls))] if include else []
     for name in sorted(include):
         if not any(name in table for table in known):
             raise IdentityError(
                 f"{qualified_name(cls)} includes {name!r}, which it does not have",
                 hint=f"correct the name in {_INCLUDE}, or set it in __init__",
             )
+
+
+def declared_fields(value: Any) -> Shape | None:
+    """Return the shape of an object without the attributes that its class excludes.
+
+    None for objects whose class declares nothing: the common rules hold.
+    Raises: IdentityError for an included name that the object does not have.
+    """
+    kind = type(value)
+    if is_library(module_of(kind)):
+        return None
+    declared = declared_by(kind)
+    if not (declared.include or declared.exclude):
+        return None
+    mode, content = expand(value)
+    if mode != "dict":
+        return None
+    fields = dict(content)
+    state = fields.get("$state", fields)
+    check_included(kind, declared.include, state)
+    kept = {name: item for name, item in state.items() if name not in declared.exclude}
+    if "$state" in fields:
+        return "dict", [("$object", fields["$object"]), ("$state", kept)]
+    return "dict", list(kept.items())

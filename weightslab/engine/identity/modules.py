@@ -40,7 +40,7 @@ from weightslab.engine.identity.liveform import LiveForms, Places
 from weightslab.engine.identity.reach import CodeTable
 from weightslab.engine.identity.shown import shown_values
 from weightslab.engine.identity.tensors import TensorSpecs, joined
-from weightslab.engine.identity.wrappers import real_class, unwrap
+from weightslab.engine.identity.wrappers import own_parts, real_class, unwrap
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -285,7 +285,11 @@ class ModelReader:
             row.described[name] = self._plain(row, name, values[name])
         row.parameters = self._tensors.parameters(row.path, row.module, declared.exclude)
         row.hooks = hooks_of(row.path, row.module, self._table.plain, self._forms.glance)
-        check_included(row.module, row.kind.cls, declared.include)
+        if declared.include:
+            parts = [
+                own_parts(row.module, name) for name in ("_parameters", "_buffers", "_modules")
+            ]
+            check_included(row.kind.cls, declared.include, row.own, *parts)
 
     def _own_attributes(self, row: _Row) -> set[str]:
         """Return the names of the attributes that count because of the user's code."""

@@ -32,6 +32,7 @@ from weightslab.engine.identity.callables import (
 from weightslab.engine.identity.canonical import Tree, component_digest
 from weightslab.engine.identity.code import CodeForm, Facts
 from weightslab.engine.identity.codecache import remembered_code
+from weightslab.engine.identity.declared import MARKS, check_included, declared_by
 from weightslab.engine.identity.expand import Shape, Unordered, object_shape, object_state
 from weightslab.engine.identity.library import dotted_name, home_of, is_library, public_class_name
 from weightslab.engine.identity.plain import plain_tree, to_plain
@@ -133,7 +134,10 @@ class CodeTable:
                 for function in functions_of(member):
                     entry = self.entry_of(function)
                     written |= entry.facts.writes if entry is not None else set()
-        constant = {name: item for name, item in state.items() if name not in written}
+        declared = declared_by(kind)
+        check_included(kind, declared.include, state)
+        hidden = (written - declared.include) | declared.exclude
+        constant = {name: item for name, item in state.items() if name not in hidden}
         return object_shape(label, constant)
 
     # ------------------------------------------------------------ functions
@@ -231,9 +235,12 @@ class CodeTable:
         label = self._new_label(cls, f"class {cls.__qualname__}", key=key)
         facts = Facts()
         tree: list[Tree] = ["class", cls.__name__]
+        hidden = declared_by(cls).exclude | MARKS
         for base in user_bases(cls):
             members = []
             for name, member in sorted(members_of(base, constructed=constructed)):
+                if name in hidden:
+                    continue
                 members.append([name, self.tree(member, f"{cls.__qualname__}.{name}")])
             tree.append([base.__name__, members])
         tree.append([public_class_name(b) for b in cls.__mro__ if is_library(b.__module__)])
