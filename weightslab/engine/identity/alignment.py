@@ -7,6 +7,7 @@ inserted layer is one insertion and not a change of everything after it.
 from __future__ import annotations
 
 import difflib
+import operator
 from collections import Counter
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -180,8 +181,12 @@ class _Aligner:
         if Counter(before) == Counter(after) and before != after:
             self._permuted(old, new)
             return
-        matcher = difflib.SequenceMatcher(a=before, b=after, autojunk=False)
-        for tag, i, j, k, m in matcher.get_opcodes():
+        opcodes = difflib.SequenceMatcher(a=before, b=after, autojunk=False).get_opcodes()
+        told = sum(max(j - i, m - k) for tag, i, j, k, m in opcodes if tag != "equal")
+        if len(old) == len(new) and told >= sum(map(operator.ne, before, after)):
+            self._gap(old, new, 0)  # of many alike, one changed: nothing moved
+            return
+        for tag, i, j, k, m in opcodes:
             if tag == "equal":
                 for one, other in zip(old[i:j], new[k:m], strict=True):
                     self._pair_all(one, other)
@@ -230,17 +235,31 @@ class _Aligner:
 
     # ------------------------------------------------------------ the whole model
     def find_moves(self) -> None:
-        """Make a removal and an addition of the same thing, where there is one of each, a move."""
-        single = [e for e in self.result.events if len(e.old) + len(e.new) == 1]
-        gone = [e.old[0] for e in single if e.kind == "removed" and e.old[0].has_weights]
-        come = [e.new[0] for e in single if e.kind == "added" and e.new[0].has_weights]
-        for one, other in _same_once(gone, come):
-            ended = [(one,), (other,)]
+        """Make a removal and an addition of the same thing, where there is one of each, a move.
+
+        Either may lie inside something bigger that went or came.
+        """
+        gone, come = (
+            [n for n in self._single(kind) if n.has_weights] for kind in ("removed", "added")
+        )
+        inside_gone, inside_come = (
+            [inner for node in nodes for inner in node.walk() if inner.has_weights]
+            for nodes in (gone, come)
+        )
+        moves = [*_same_once(gone, inside_come), *_same_once(inside_gone, come)]
+        for one, other in dict.fromkeys(moves):
             self.result.events = [
-                e for e in self.result.events if e not in single or (e.old or e.new) not in ended
+                e
+                for e in self.result.events
+                if not (e.kind == "removed" and e.old == (one,))
+                and not (e.kind == "added" and e.new == (other,))
             ]
             self._tell("moved", [one], [other])
             self._pair_all(one, other)
+
+    def _single(self, kind: str) -> list[Node]:
+        events = [event for event in self.result.events if event.kind == kind]
+        return [(*e.old, *e.new)[0] for e in events if len(e.old) + len(e.new) == 1]
 
 
 def _kind(node: Node) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import difflib
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -52,29 +53,34 @@ class CodeChange:
         return str(self.old if self.new is None else self.new)
 
 
-def compare_code(old: CodeSide, new: CodeSide, renamed: Mapping[str, str]) -> list[CodeChange]:
+def compare_code(
+    old: CodeSide, new: CodeSide, *, classes: Mapping[str, str], names: Mapping[str, str]
+) -> list[CodeChange]:
     """Return every label whose digest changed, came or went, by label.
 
+    Code that only follows the renaming of a module is left out: the renaming is told.
+
     Args:
-        renamed: old class name -> new class name.
+        classes: old class name -> new class name.
+        names: old module name -> new module name.
     """
-    pairs = _pairs(old, new, renamed)
+    pairs = _pairs(old, new, classes)
     gone = [label for label in old.digests if label not in pairs]
     taken = set(pairs.values())
     found = [CodeChange(old=label, new=None) for label in gone]
     found += [CodeChange(old=None, new=label) for label in new.digests if label not in taken]
     for one, other in pairs.items():
-        if old.digests[one] != new.digests[other]:
-            found.append(
-                CodeChange(
-                    old=one,
-                    new=other,
-                    diff=_source_diff(old.sources.get(one, ""), new.sources.get(other, ""), other),
-                    values=tuple(
-                        _value_changes(old.values.get(one, {}), new.values.get(other, {}))
-                    ),
-                )
-            )
+        if old.digests[one] == new.digests[other]:
+            continue
+        texts = old.sources.get(one, ""), new.sources.get(other, "")
+        change = CodeChange(
+            old=one,
+            new=other,
+            diff=_source_diff(*texts, other),
+            values=tuple(_value_changes(old.values.get(one, {}), new.values.get(other, {}))),
+        )
+        if change.values or not change.diff or not _follows(*texts, names):
+            found.append(change)
     return sorted(found, key=lambda change: change.label)
 
 
@@ -95,6 +101,13 @@ def _source_diff(old: str, new: str, label: str) -> tuple[str, ...]:
         old.splitlines(), new.splitlines(), f"{label} (old)", f"{label} (new)", lineterm=""
     )
     return tuple(lines)
+
+
+def _follows(old: str, new: str, names: Mapping[str, str]) -> bool:
+    """Say whether the new text is the old one with modules called by their new names."""
+    for before, after in names.items():
+        old = re.sub(rf"(?<!\w){re.escape(before)}(?!\w)", lambda _, to=after: to, old)  # type: ignore[misc]
+    return _meaning(old) == _meaning(new)
 
 
 def _meaning(source: str) -> str:

@@ -52,9 +52,10 @@ class CodeStory:
             self._details[change.label] = list(change.diff)
         alone = self._fold_labels(edited)
         attributes = self._fold_attributes(edited)
+        values = self._values()  # before the edits: some values are told under them
         return [
             *(fact for change in self.changes for fact in self._edited(change)),
-            *self._values(),
+            *values,
             *alone,
             *attributes,
         ]
@@ -86,15 +87,17 @@ class CodeStory:
         return ", though its text did not: what it refers to, or imports, is another"
 
     # ------------------------------------------------------------ values
-    def _values(self) -> Iterator[Fact]:
+    def _values(self) -> list[Fact]:
         groups: dict[str, list[tuple[CodeChange, tuple[str, str, Any, Any]]]] = {}
         for change in self.changes:
             for found in change.values:
-                kind, _, old, new = found
-                if kind == "defaults" and change.diff:  # written in the text of the function
+                kind, name, old, new = found
+                if kind == "defaults" and change.diff:
+                    self._note_default(change, name, old, new)
                     continue
                 owner = "" if kind == "constants" else change.label
                 groups.setdefault(repr((found, owner)), []).append((change, found))
+        facts = []
         for group in groups.values():
             change, (kind, name, old, new) = group[0]
             place = _WORDS[kind].format(name=name, owner=_owner(change.label))
@@ -102,7 +105,15 @@ class CodeStory:
             text = f": {before} -> {after}" if before != after else ": changed inside"
             if kind == "constants":
                 text += f" (used by {_several([code_name(c.label) for c, _ in group])})"
-            yield Fact(kind="changed", path=name, place=place, text=text, old=old, new=new)
+            facts.append(Fact(kind="changed", path=name, place=place, text=text, old=old, new=new))
+        return facts
+
+    def _note_default(self, change: CodeChange, name: str, old: Any, new: Any) -> None:
+        """Add a default to a diff that shows the signature, but not the value."""
+        value = value_text(new)
+        if not any(line.startswith("+") and value in line for line in change.diff):
+            line = f"default of {name}: {value_text(old)} -> {value}"
+            self._details[change.label].append(line)
 
     # ------------------------------------------------------------ what follows from an edit
     def _fold_labels(self, edited: Sequence[CodeChange]) -> list[Fact]:

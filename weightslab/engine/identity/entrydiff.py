@@ -213,10 +213,17 @@ def _dtypes(old: Any, new: Any) -> tuple[str, str] | None:
     """Return both dtypes if nothing else of a tensor differs."""
     if old is None or new is None or old[1:] != new[1:]:
         return None
-    one, other = old[0], new[0]
-    if not (isinstance(one, list) and isinstance(other, list)) or one[1:] != other[1:]:
+    one, other = _dtype_and_shape(old[0]), _dtype_and_shape(new[0])
+    if one is None or other is None or one[0] == other[0] or one[1:] != other[1:]:
         return None
-    return None if not isinstance(one[0], str) else (one[0], str(other[0]))
+    return str(one[0]), str(other[0])
+
+
+def _dtype_and_shape(content: Any) -> list[Any] | None:
+    if not isinstance(content, list):
+        return None
+    # a constant has the digest of its values beside its spec, which another dtype changes too
+    return content[0] if isinstance(content[0], list) else content
 
 
 def _tensor_part(name: str, old: Any, new: Any) -> _Part:
@@ -226,7 +233,10 @@ def _tensor_part(name: str, old: Any, new: Any) -> _Part:
     if was_tied and not is_tied:
         return _Part(name, f"no longer tied to {was_tied}", old, new)
     texts = [_spec_text(old), _spec_text(new)]
-    text = f"{texts[0]} -> {texts[1]}" if texts[0] != texts[1] else f"values of {texts[0]} changed"
+    if old is None or new is None:
+        text = f"added, {texts[1]}" if old is None else f"removed (was {texts[0]})"
+        return _Part(name, text, old, new)
+    text = f"{texts[0]} -> {texts[1]}" if texts[0] != texts[1] else "constant values changed"
     plain = [spec is None or spec[0] is None or _is_plain(spec) for spec in (old, new)]
     return _Part(name, text, old, new, shape_only=all(plain))
 

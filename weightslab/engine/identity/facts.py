@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -14,8 +13,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Fact", "gather", "places_text", "places_word"]
 
-_MAX_PLACES: Final = 60  # characters of a list of places; longer ones become a pattern
-_NUMBER: Final = re.compile(r"(?<![^.:])[0-9]+(?![^.])")
+_MAX_PLACES: Final = 40  # characters of a list of places; longer ones become a pattern
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,11 +87,20 @@ def places_text(paths: list[str]) -> str:
     text = ", ".join(path or "the model" for path in paths)
     if len(paths) == 1 or len(text) <= _MAX_PLACES:
         return text
-    patterns = list(dict.fromkeys(_NUMBER.sub("*", path) for path in paths))
-    shown = ", ".join(pattern or "the model" for pattern in patterns)
+    patterns: dict[tuple[str, ...], list[list[str]]] = {}
+    for path in paths:
+        parts = path.split(".")
+        form = tuple("*" if part.isdecimal() else part for part in parts)
+        patterns.setdefault(form, []).append(parts)
+    shown = ", ".join(_pattern(group) or "the model" for group in patterns.values())
     if len(shown) > _MAX_PLACES:
-        shown = f"{patterns[0] or 'the model'} and others"
+        shown = f"{paths[0] or 'the model'} and others"
     return f"{shown} ({len(paths):,} places)"
+
+
+def _pattern(group: list[list[str]]) -> str:
+    """Return the path that all have in common, with a star where numbers differ."""
+    return ".".join(parts[0] if len(set(parts)) == 1 else "*" for parts in zip(*group, strict=True))
 
 
 def places_word(count: int) -> str:

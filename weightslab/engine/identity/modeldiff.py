@@ -18,7 +18,7 @@ from weightslab.engine.identity.moduletree import (
     map_references,
     tensor_names,
 )
-from weightslab.engine.identity.treetext import value_text
+from weightslab.engine.identity.treetext import entry_label, short_class, value_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -107,10 +107,17 @@ class _ModelDiff:
 
     # ------------------------------------------------------------ modules
     def _renamed_classes(self) -> Iterator[Fact]:
+        """Tell of modules that have the same contents under another class."""
         groups: dict[tuple[str, str], list[str]] = {}
         for old, new in self._alignment.pairs:
-            if old.is_module and old.entry["class"] != new.entry["class"]:
+            if not old.is_module or old.entry["class"] == new.entry["class"]:
+                continue
+            if old.entry["kind"] == new.entry["kind"] == "user":
                 groups.setdefault((old.entry["class"], new.entry["class"]), []).append(new.path)
+                continue
+            labels = entry_label(old.entry), entry_label(new.entry)
+            text = f": {labels[0]} became {labels[1]}"
+            yield Fact(kind="replaced", path=new.path, text=text, old=labels[0], new=labels[1])
         for (before, after), paths in groups.items():
             self._renamed[before] = after
             count = f" ({places_word(len(paths))})" if len(paths) > 1 else ""
@@ -163,8 +170,18 @@ class _ModelDiff:
         before += list(old.get("bases", ()))
         after = [*(base for base, _ in new["code"]), *new.get("bases", ())]
         if before != after:
-            text = f": base classes {', '.join(before[1:])} -> {', '.join(after[1:])}"
-            yield Fact(kind="changed", path=new["class"], place=f"class {new['class']}", text=text)
+            shown = [
+                ", ".join(short_class(base) for base in side[1:] if base != "builtins.object")
+                for side in (before, after)
+            ]
+            yield Fact(
+                kind="changed",
+                path=new["class"],
+                place=f"class {new['class']}",
+                text=f": base classes {shown[0] or 'none'} -> {shown[1] or 'none'}",
+                old=before[1:],
+                new=after[1:],
+            )
 
     def _members(self, old: Entry, new: Node) -> Iterator[Fact]:
         before, after = _members(old.get("code", ())), _members(new.entry["code"])
@@ -208,7 +225,9 @@ class _ModelDiff:
         return found
 
     def _code(self) -> list[Fact]:
-        changes = compare_code(self._old.code, self._new.code, self._renamed)
+        changes = compare_code(
+            self._old.code, self._new.code, classes=self._renamed, names=self._renamed_children()
+        )
         if not changes and not self._appeared:
             return []
         users: dict[str, list[str]] = {}
@@ -224,6 +243,14 @@ class _ModelDiff:
             appeared=self._appeared,
         )
         return story.facts()
+
+    def _renamed_children(self) -> dict[str, str]:
+        """Return old name -> new name of modules that kept their parent."""
+        return {
+            event.old[0].name: event.new[0].name
+            for event in self._alignment.events
+            if event.kind == "moved"
+        }
 
     # ------------------------------------------------------------ dtypes, frozen
     def _all_dtypes(self) -> Iterator[Fact]:

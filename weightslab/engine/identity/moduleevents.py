@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from weightslab.engine.identity.alignment import Event
+    from weightslab.engine.identity.moduletree import Node
 
 __all__ = ["event_facts"]
 
@@ -42,6 +43,7 @@ def _come_or_gone(event: Event) -> Fact:
         old=None if event.new else label,
         new=label if event.new else None,
         paths=paths,
+        detail=_inside("+" if event.new else "-", nodes[0]),
     )
 
 
@@ -56,21 +58,34 @@ def _replaced(event: Event) -> Fact:
         text=f": {labels[0]} became {labels[1]}",
         old=labels[0],
         new=labels[1],
+        detail=(*_inside("-", old), *_inside("+", new)),
     )
 
 
 def _wrapped(event: Event) -> Fact:
     old, new, inner = event.old[0], *event.new
     labels = entry_label(old.entry), entry_label(new.entry)
-    text = f": {labels[0]} is now inside {labels[1]}, as its {inner.name}"
-    return Fact(kind="replaced", path=new.path, text=text, old=labels[0], new=labels[1])
+    return Fact(
+        kind="replaced",
+        path=new.path,
+        text=f": {labels[0]} is now inside {labels[1]}, as its {inner.name}",
+        old=labels[0],
+        new=labels[1],
+        detail=_inside("+", new, inner),
+    )
 
 
 def _unwrapped(event: Event) -> Fact:
     (old, inner), new = event.old, event.new[0]
     labels = entry_label(old.entry), entry_label(new.entry)
-    text = f": {labels[0]} became its {inner.name} alone, {labels[1]}"
-    return Fact(kind="replaced", path=new.path, text=text, old=labels[0], new=labels[1])
+    return Fact(
+        kind="replaced",
+        path=new.path,
+        text=f": {labels[0]} became its {inner.name} alone, {labels[1]}",
+        old=labels[0],
+        new=labels[1],
+        detail=_inside("-", old, inner),
+    )
 
 
 def _moved(event: Event) -> Fact:
@@ -111,8 +126,31 @@ def _reordered(event: Event) -> Fact:
     old, new = event.old[0], event.new[0]
     common = [name for name in new.children if name in old.children]
     before = [name for name in old.children if name in new.children]
-    text = f": modules registered in another order: {_shortened(before)} -> {_shortened(common)}"
+    moved = [n for n in before if _without(before, n) == _without(common, n)]
+    if moved:
+        at = common.index(moved[-1])
+        place = f"after {common[at - 1]}" if at else f"before {common[1]}"
+        text = f": {moved[-1]} is registered {place} now"
+    else:
+        text = (
+            f": modules registered in another order: {_shortened(before)} -> {_shortened(common)}"
+        )
     return Fact(kind="moved", path=new.path, text=text, old=before, new=common)
+
+
+def _without(names: Sequence[str], name: str) -> list[str]:
+    return [one for one in names if one != name]
+
+
+def _inside(sign: str, node: Node, but: Node | None = None) -> tuple[str, ...]:
+    """Return a line for each module below a node."""
+    hidden = set(but.walk()) if but is not None else set()
+    start = len(node.path) + 1 if node.path else 0
+    return tuple(
+        f"{sign} {inner.path[start:]}: {entry_label(inner.entry)}"
+        for inner in node.walk()
+        if inner is not node and inner not in hidden
+    )
 
 
 def _shortened(names: Sequence[str]) -> str:

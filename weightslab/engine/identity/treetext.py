@@ -36,6 +36,8 @@ _SHOWN_DEFAULTS: Final[Mapping[str, Mapping[str, Any]]] = {
 _MAX_TEXT: Final = 60
 _MAX_ITEMS: Final = 8
 _MAX_DEPTH: Final = 6
+# what stands around a function: the function says more
+_AROUND: Final = frozenset({"$method", "$partial", "$cached", "$staticmethod", "$classmethod"})
 _NAMES: Final = frozenset({"$name", "$function", "$class", "$module", "$enum", "$bytes", "$number"})
 _MAX_BITS: Final = 200  # longer than any text that is shown
 
@@ -135,6 +137,8 @@ def _tagged_text(value: Mapping[Any, Any]) -> str | None:
     tag, content = next(iter(value.items()), ("", None))
     if len(value) != 1 or not str(tag).startswith("$"):
         return None
+    if tag in _AROUND and content:
+        return _value_text(content[0] if isinstance(content, list) else content)
     if tag in _NAMES:
         return str(content[0] if isinstance(content, list) else content)
     return f"<{str(tag)[1:]}>"
