@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import pytest
 from support.power import all_states, files_of
-from support.repo import HASH, PlainImage, Repo
+from support.repo import HASH, Repo, plain_image
 from support.roots import begin
 
 from weightslab.engine.errors import CheckpointError
@@ -17,7 +17,7 @@ from weightslab.engine.testing.faults import RecordingStore
 
 EARLIER = CheckpointName(exp_hash=HASH, step=50)
 NEW = CheckpointName(exp_hash=HASH, step=100)
-PARTS = {"model": PlainImage(b"new weights"), "training": PlainImage(b"new moments")}
+PARTS = {"model": plain_image(b"new weights"), "training": plain_image(b"new moments")}
 
 
 @dataclass

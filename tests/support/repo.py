@@ -1,49 +1,24 @@
-"""A repository in memory, with images that are plain bytes."""
+"""A repository in memory, with images of one tensor of bytes."""
 
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 
-from weightslab.engine.digests import digest_bytes
 from weightslab.engine.repository.catalog import ScanCatalog
 from weightslab.engine.repository.commit import Draft, commit_checkpoint
 from weightslab.engine.storage.memory import MemoryStore
-from weightslab.engine.values import FileRecord, ParentLink, TensorRecord
+from weightslab.engine.tensors.header import HeaderEntry
+from weightslab.engine.tensors.packing import FileImage
+from weightslab.engine.values import ParentLink
 
 HASH = "0123456789abcdef"
 
 
-@dataclass
-class PlainImage:
-    """A file of four header bytes and one tensor of bytes."""
-
-    content: bytes
-
-    @property
-    def parts(self):
-        return [b"head", self.content]
-
-    def records(self, file_name, part):
-        whole = b"head" + self.content
-        tensor = TensorRecord(
-            file=file_name,
-            dtype="U8",
-            shape=(len(self.content),),
-            offset=4,
-            size_bytes=len(self.content),
-            digest=digest_bytes(self.content),
-        )
-        file = FileRecord(
-            name=file_name,
-            part=part,
-            size_bytes=len(whole),
-            digest=digest_bytes(whole),
-            header_size_bytes=4,
-            header_digest=digest_bytes(b"head"),
-        )
-        return file, {"weight": tensor}
+def plain_image(content):
+    """Return a file of four header bytes and one tensor of bytes."""
+    entry = HeaderEntry(dtype="U8", shape=(len(content),), offset=4, size_bytes=len(content))
+    return FileImage(parts=[b"head", memoryview(content)], entries={"weight": entry})
 
 
 class Repo:
@@ -58,7 +33,7 @@ class Repo:
 
     def draft(self, step=100, content=b"weights", **more):
         facts = {
-            "images": {"model": PlainImage(content)},
+            "images": {"model": plain_image(content)},
             "aliases": {},
             "state": {"model": {}},
             "metadata": None,

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
-from support.repo import PlainImage
+from support.repo import plain_image
 from weightslab.engine.identity.config import describe_config
 from weightslab.engine.identity.samples import SampleSet
 from weightslab.engine.repository import layout
@@ -89,7 +89,7 @@ def draft_of(exp_hash, step, parts):
         exp_hash=exp_hash,
         experiment_digest="wl1:sha256:" + exp_hash * 4,
         step=step,
-        images={part: PlainImage(data) for part, data in parts.items()},
+        images={part: plain_image(data) for part, data in parts.items()},
         aliases={},
         state={"model": {}, "training": {}},
         metadata=None,

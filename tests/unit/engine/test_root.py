@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from support.repo import HASH, PlainImage
+from support.repo import HASH, plain_image
 from support.training import files_of
 
 from weightslab.engine.errors import (
@@ -59,7 +59,7 @@ def save(root, exp_hash, step, *, content=b"weights", metrics=None, parent=None)
         exp_hash=exp_hash,
         experiment_digest=root.get_experiment(exp_hash).record.components.digest,
         step=step,
-        images={"model": PlainImage(content)},
+        images={"model": plain_image(content)},
         aliases={},
         state={"model": {}},
         metadata=None,

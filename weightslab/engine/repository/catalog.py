@@ -8,9 +8,10 @@ checkpoint of an experiment is the one with the highest sequence.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from weightslab.engine.errors import (
+    CheckpointError,
     CheckpointNotFoundError,
     FormatError,
     IntegrityError,
@@ -24,12 +25,16 @@ from weightslab.engine.repository.manifest import Manifest
 from weightslab.engine.values import ParentLink
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
     from datetime import datetime
 
     from weightslab.engine.repository.layout import CheckpointName
     from weightslab.engine.storage.store import KeyStat, Store
+    from weightslab.engine.values import FileRecord, TensorRecord
 
-__all__ = ["Catalog", "CheckpointEntry", "ExperimentEntry", "ScanCatalog"]
+__all__ = ["Catalog", "CheckpointEntry", "ExperimentEntry", "ScanCatalog", "TensorPlace"]
+
+_MIN_PLACE_BYTES: Final = 1024  # smaller tensors are written again: they cost less than their row
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +75,26 @@ class CheckpointEntry:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TensorPlace:
+    """Where the bytes of a tensor are said to be committed: a hint, to be linked and verified.
+
+    Attributes:
+        name: the checkpoint.
+        file: record of the file in that checkpoint.
+        tensor: record of the tensor in that file.
+    """
+
+    name: CheckpointName
+    file: FileRecord
+    tensor: TensorRecord
+
+    @property
+    def key(self) -> str:
+        """Key of the file."""
+        return self.name.file_key(self.file.name)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ExperimentEntry:
     """One experiment as a listing shows it; `record` is None if `experiment.json` is damaged."""
 
@@ -97,6 +122,13 @@ class Catalog(Protocol):
         """Return all checkpoints in the order of their sequence, damaged ones first."""
         ...
 
+    def locate(self, digests: Collection[str]) -> dict[str, list[TensorPlace]]:
+        """Return digest -> places where these bytes are committed; absent for unknown ones.
+
+        Of several links to one file one place is enough. Tensors below 1 KiB need not be known.
+        """
+        ...
+
     def refresh(self) -> None:
         """Forget everything remembered."""
         ...
@@ -109,11 +141,13 @@ class ScanCatalog:
         self._store = store
         self._checkpoints: dict[str, tuple[KeyStat, CheckpointEntry]] = {}
         self._experiments: dict[str, tuple[KeyStat, ExperimentEntry]] = {}
+        self._tensors: dict[CheckpointName, dict[str, TensorPlace]] = {}
 
     def refresh(self) -> None:
         """Forget everything remembered."""
         self._checkpoints.clear()
         self._experiments.clear()
+        self._tensors.clear()
 
     def exp_hashes(self) -> list[str]:
         """Return the hashes of all folders that hold an experiment, ascending."""
@@ -165,6 +199,37 @@ class ScanCatalog:
         """
         entries = [self._entry(name) for name in self._manifest_names(exp_hash)]
         return sorted((e for e in entries if e is not None), key=_order)
+
+    def locate(self, digests: Collection[str]) -> dict[str, list[TensorPlace]]:
+        """Return digest -> places where these bytes are committed. O(checkpoints of the root).
+
+        Manifests are read once per process.
+        """
+        wanted = set(digests)
+        found: dict[str, list[TensorPlace]] = {}
+        for exp_hash in self.exp_hashes():
+            for name in self._manifest_names(exp_hash):
+                for digest, place in self._places(name).items():
+                    if digest in wanted:
+                        found.setdefault(digest, []).append(place)
+        return found
+
+    def _places(self, name: CheckpointName) -> dict[str, TensorPlace]:
+        known = self._tensors.get(name)
+        if known is not None:
+            return known
+        try:
+            manifest = Manifest.from_bytes(self._store.map(name.manifest_key), name=name)
+        except CheckpointError:
+            return {}  # what cannot be read offers nothing; the listing says that it is damaged
+        files = {file.name: file for file in manifest.files}
+        places = {
+            t.digest: TensorPlace(name=name, file=files[t.file], tensor=t)
+            for t in manifest.tensors.values()
+            if t.size_bytes >= _MIN_PLACE_BYTES
+        }
+        self._tensors[name] = places
+        return places
 
     def _manifest_names(self, exp_hash: str) -> list[CheckpointName]:
         names = []

@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 from weightslab.engine.errors import (
     AlreadyExistsError,
@@ -27,7 +27,9 @@ from weightslab.engine.repository import layout
 from weightslab.engine.repository.catalog import read_manifest
 from weightslab.engine.repository.layout import CheckpointName
 from weightslab.engine.repository.manifest import Manifest
+from weightslab.engine.repository.reuse import ReusePlan, link_sources, plan_reuse
 from weightslab.engine.repository.verify import verify_files
+from weightslab.engine.tensors.packing import FileImage, pack
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -45,23 +47,11 @@ __all__ = [
 ]
 
 logger = logging.getLogger(__name__)
+STABLE: Final = "stable"  # part of the file with tensors that did not change for a while
 _UNSET: Final = datetime(
     1970, 1, 1, tzinfo=timezone.utc
 )  # replaced just before the manifest is written
 _MAX_TRIES: Final = 64  # other writers of the same step at once; far more than processes that train
-
-
-class Image(Protocol):
-    """Bytes of one file, laid out and not yet written."""
-
-    @property
-    def parts(self) -> Sequence[Buffer]:
-        """The buffers of the file, in order."""
-        ...
-
-    def records(self, file_name: str, part: str) -> tuple[FileRecord, dict[str, TensorRecord]]:
-        """Return the digests of the file and of its tensors."""
-        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +70,7 @@ class Draft:
     exp_hash: str
     experiment_digest: str
     step: int
-    images: Mapping[str, Image]
+    images: Mapping[str, FileImage]
     aliases: dict[str, str]
     state: dict[str, Any]
     metadata: Any
@@ -110,7 +100,7 @@ def commit_checkpoint(
         return same, False
     hold, name = _take_revision(store, draft, 1 + max(existing, default=0))
     with hold:
-        return _write(store, catalog, draft, _renamed(candidate, name), clock), True
+        return _write(store, catalog, draft, replace(candidate, name=name), clock), True
 
 
 def _number(draft: Draft) -> Manifest:
@@ -135,16 +125,6 @@ def _number(draft: Draft) -> Manifest:
         aliases=draft.aliases,
         state=draft.state,
         versions=draft.versions,
-    )
-
-
-def _renamed(manifest: Manifest, name: CheckpointName) -> Manifest:
-    names = {file.name: name.file_name(file.part) for file in manifest.files}
-    return replace(
-        manifest,
-        name=name,
-        files=tuple(replace(file, name=names[file.name]) for file in manifest.files),
-        tensors={k: replace(t, file=names[t.file]) for k, t in manifest.tensors.items()},
     )
 
 
@@ -206,11 +186,13 @@ def _write(
 ) -> Manifest:
     name, folder = candidate.name, layout.model_folder(draft.exp_hash)
     try:
-        for part, image in draft.images.items():
-            _put_new(store, name.file_key(name.file_name(part)), image.parts)
+        plan = _link(store, catalog, candidate)
+        files, tensors = _put_files(store, draft, name, plan)
         store.sync(folder)
         sequence = _next_sequence(catalog, draft.exp_hash)
-        manifest = replace(candidate, sequence=sequence, created_at=clock())
+        manifest = replace(
+            candidate, files=files, tensors=tensors, sequence=sequence, created_at=clock()
+        )
         data = manifest.to_bytes()
         _put_new(store, name.manifest_key, [data])
     except BaseException:  # Ctrl-C, too, leaves no files behind
@@ -218,6 +200,58 @@ def _write(
         raise
     store.sync(folder)  # fails the save if it fails; the checkpoint may be there all the same
     return Manifest.from_bytes(data, name=name)
+
+
+def _link(store: Store, catalog: Catalog, candidate: Manifest) -> ReusePlan:
+    """Link what is committed already; returns the plan that holds, all of its links in place."""
+    places = catalog.locate({t.digest for t in candidate.tensors.values() if t.size_bytes})
+    unusable: set[str] = set()
+    while True:
+        plan = plan_reuse(candidate, places, unusable=unusable)
+        failed = link_sources(store, candidate.name, plan)
+        if not failed:
+            return plan
+        unusable |= failed
+        _remove_files(store, candidate.name)  # another plan may give the links other names
+
+
+def _put_files(
+    store: Store, draft: Draft, name: CheckpointName, plan: ReusePlan
+) -> tuple[tuple[FileRecord, ...], dict[str, TensorRecord]]:
+    """Write what is not linked; return the records of all files and tensors."""
+    files: list[FileRecord] = []
+    tensors: dict[str, TensorRecord] = {}
+    for number, source in enumerate(plan.sources, start=1):
+        file, found = source.linked(name, number)
+        files.append(file)
+        tensors.update(found)
+    for part, (image, file_name) in _images(draft, name, plan).items():
+        file, records = image.records(file_name, part)
+        _put_new(store, name.file_key(file_name), image.buffers)
+        files.append(file)
+        prefix = "" if part == STABLE else f"{part}/"
+        tensors.update({prefix + key: record for key, record in records.items()})
+    return tuple(files), tensors
+
+
+def _images(
+    draft: Draft, name: CheckpointName, plan: ReusePlan
+) -> dict[str, tuple[FileImage, str]]:
+    """Return part -> what to write for it, and under which name."""
+    found: dict[str, tuple[FileImage, str]] = {}
+    covered, stable = plan.covered, {}
+    for part, image in draft.images.items():
+        left = {key for key in image.entries if f"{part}/{key}" not in covered}
+        if len(left) == len(image.entries):
+            found[part] = image, name.file_name(part)
+        else:
+            kept = {key for key in image.entries if f"{part}/{key}" in plan.stable}
+            stable.update({f"{part}/{k}": t for k, t in image.select(kept).items()})
+            if left:
+                found[part] = pack(image.select(left)), name.file_name(part, is_partial=True)
+    if stable:
+        found[STABLE] = pack(stable), name.file_name(STABLE)
+    return found
 
 
 def _next_sequence(catalog: Catalog, exp_hash: str) -> int:

@@ -6,6 +6,9 @@
     checkpoints/{exp_hash}/model/{exp_hash}_step_000100[.r2].safetensors           one model
     checkpoints/{exp_hash}/model/{exp_hash}_step_000100[.r2].model.{name}.safetensors   named ones
     checkpoints/{exp_hash}/model/{exp_hash}_step_000100[.r2].training.safetensors
+        {exp_hash}_step_000100[.r2][.training].partial.safetensors    only the tensors that changed
+        {exp_hash}_step_000100[.r2].ref1.safetensors                  hard link to an older file
+        {exp_hash}_step_000100[.r2].stable.safetensors                what has not changed for a while
     checkpoints/{exp_hash}/model/{exp_hash}_step_000100[.r2].pending               hold of a writer
     checkpoints/{exp_hash}/hp/{exp_hash}_config[.r2].yaml
     checkpoints/{exp_hash}/data/{exp_hash}_samples.h5, {exp_hash}_{backup}.h5 and {file}.json
@@ -123,9 +126,15 @@ class CheckpointName:
         """Key that a writer of this revision holds."""
         return f"{model_folder(self.exp_hash)}{self.stem}.pending"
 
-    def file_name(self, part: str) -> str:
-        """Return the file name of a part: `model`, `model.{name}` or `training`."""
-        return f"{self.stem}.safetensors" if part == "model" else f"{self.stem}.{part}.safetensors"
+    def file_name(self, part: str, *, is_partial: bool = False) -> str:
+        """Return the file name of a part: `model`, `model.{name}`, `training`, `stable`, `ref1`...
+
+        Args:
+            part: what the file holds.
+            is_partial: some tensors of the part lie in reused files, and only the others in this one.
+        """
+        words = [] if part == "model" else [part]
+        return ".".join([self.stem, *words, *["partial"] * is_partial, "safetensors"])
 
     def file_key(self, file_name: str) -> str:
         """Return the key of a file of this checkpoint.

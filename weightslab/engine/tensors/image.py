@@ -1,15 +1,13 @@
-"""The file image: tensors laid out as a safetensors file, and views back on its bytes."""
+"""Torch tensors to a file image, and views back on its bytes."""
 
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from weightslab.engine.digests import digest_parts
 from weightslab.engine.errors import (
     FormatError,
     InvalidManifestError,
@@ -23,73 +21,16 @@ from weightslab.engine.tensors.header import (
     HeaderEntry,
     num_bytes,
     read_header,
-    render_header,
 )
+from weightslab.engine.tensors.packing import FileImage, PackedTensor, pack
 from weightslab.engine.tensors.storable import require_storable, tie_key
-from weightslab.engine.values import FileRecord, TensorRecord
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping
 
+    from weightslab.engine.values import TensorRecord
+
 __all__ = ["FileHeader", "FileImage", "HeaderEntry", "build_image", "read_header", "tensor_view"]
-
-_FORMAT: Final = {"format": "pt"}  # transformers refuses files without it
-
-
-@dataclass(slots=True, kw_only=True)
-class FileImage:
-    """A safetensors file in memory.
-
-    The parts look at the live tensors where these are contiguous and on the CPU: write the image, or
-    copy it, before training goes on.
-
-    Attributes:
-        parts: the header, then the bytes of each tensor in file order.
-        entries: name -> tensor in the order of `parts[1:]`; offsets count from the start of the file.
-        aliases: name of a tied tensor -> name under which its bytes are stored.
-    """
-
-    parts: list[memoryview | bytes]
-    entries: dict[str, HeaderEntry]
-    aliases: dict[str, str]
-    _digests: tuple[str, list[str]] | None = field(default=None, repr=False)
-
-    @property
-    def size_bytes(self) -> int:
-        """Length of the file."""
-        return sum(len(part) for part in self.parts)
-
-    def records(self, file_name: str, part: str) -> tuple[FileRecord, dict[str, TensorRecord]]:
-        """Return the digests of the whole file, the header and each tensor.
-
-        The first call hashes, in one walk over the bytes; later ones only change the names.
-
-        Args:
-            file_name: name that the file will have.
-            part: `model`, `model.{name}` or `training`.
-        """
-        if self._digests is None:
-            self._digests = digest_parts(self.parts)
-        whole, (head, *each) = self._digests
-        file = FileRecord(
-            name=file_name,
-            part=part,
-            size_bytes=self.size_bytes,
-            digest=whole,
-            header_size_bytes=len(self.parts[0]),
-            header_digest=head,
-        )
-        return file, {
-            name: TensorRecord(
-                file=file_name,
-                dtype=entry.dtype,
-                shape=entry.shape,
-                offset=entry.offset,
-                size_bytes=entry.size_bytes,
-                digest=digest,
-            )
-            for (name, entry), digest in zip(self.entries.items(), each, strict=True)
-        }
 
 
 def build_image(
@@ -97,6 +38,8 @@ def build_image(
 ) -> FileImage:
     """Lay out tensors as one safetensors file.
 
+    The image looks at the live tensors where these are contiguous and on the CPU: write it, or copy
+    it, before training goes on.
     Contiguous CPU tensors are not copied; others are copied to contiguous host memory. Tensors that
     are the same bytes seen the same way are stored once, under the first name in sorted order, and
     the file's metadata names the others as `safetensors.torch.save_model` does (dropped -> kept).
@@ -109,25 +52,8 @@ def build_image(
     if sys.byteorder != "little":
         raise NotStorableError("tensor files are little-endian; this machine is not")
     kept, aliases = _find_ties(tensors)
-    relative: dict[str, HeaderEntry] = {}
-    position = 0
-    # largest items first, so that every tensor is aligned to its item size without padding
-    for name in sorted(kept, key=lambda n: (-kept[n].element_size(), n)):
-        entry = _entry(kept[name], name, position)
-        relative[name] = entry
-        position += entry.size_bytes
-    head = render_header(relative, {**aliases, **(metadata or {}), **_FORMAT})
-    entries = {
-        name: HeaderEntry(
-            dtype=e.dtype, shape=e.shape, offset=e.offset + len(head), size_bytes=e.size_bytes
-        )
-        for name, e in relative.items()
-    }
-    return FileImage(
-        parts=[head, *(_bytes_of(kept[name]) for name in relative)],
-        entries=entries,
-        aliases=aliases,
-    )
+    packed = {name: _packed(tensor, name) for name, tensor in kept.items()}
+    return pack(packed, aliases=aliases, metadata=metadata)
 
 
 def _find_ties(
@@ -149,7 +75,7 @@ def _find_ties(
     return kept, aliases
 
 
-def _entry(tensor: torch.Tensor, name: str, offset: int) -> HeaderEntry:
+def _packed(tensor: torch.Tensor, name: str) -> PackedTensor:
     dtype, shape = dtype_name(tensor.dtype), tuple(tensor.shape)
     if dtype == "F4":
         if not shape:
@@ -157,9 +83,7 @@ def _entry(tensor: torch.Tensor, name: str, offset: int) -> HeaderEntry:
                 f"tensor {name!r} is a 0-d float4 tensor", hint="reshape it to 1"
             )
         shape = (*shape[:-1], shape[-1] * 2)
-    return HeaderEntry(
-        dtype=dtype, shape=shape, offset=offset, size_bytes=tensor.numel() * tensor.element_size()
-    )
+    return PackedTensor(dtype=dtype, shape=shape, data=_bytes_of(tensor))
 
 
 def _bytes_of(tensor: torch.Tensor) -> memoryview:

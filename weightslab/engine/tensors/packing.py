@@ -1,0 +1,158 @@
+"""The file image: tensors laid out as a safetensors file in memory. Free of torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from weightslab.engine.digests import digest_parts
+from weightslab.engine.tensors.header import ITEM_BITS, HeaderEntry, render_header
+from weightslab.engine.values import FileRecord, TensorRecord
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Mapping
+
+__all__ = ["FileImage", "PackedTensor", "pack"]
+
+_FORMAT: Final = {"format": "pt"}  # transformers refuses files without it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PackedTensor:
+    """One tensor as it will stand in a file.
+
+    Attributes:
+        dtype: safetensors name (`F32`, ...).
+        shape: sizes of the dimensions, in items of `dtype`.
+        data: its bytes, contiguous, little-endian.
+    """
+
+    dtype: str
+    shape: tuple[int, ...]
+    data: memoryview
+
+
+@dataclass(slots=True, kw_only=True)
+class FileImage:
+    """A safetensors file in memory.
+
+    Attributes:
+        parts: the header, then the bytes of each tensor in file order.
+        entries: name -> tensor in the order of `parts[1:]`; offsets count from the start of the file.
+        aliases: name of a tied tensor -> name under which its bytes are stored.
+        whole: the same bytes as `parts`, where they lie in one buffer.
+    """
+
+    parts: list[memoryview | bytes]
+    entries: dict[str, HeaderEntry]
+    aliases: dict[str, str] = field(default_factory=dict)
+    whole: memoryview | None = None
+    _digests: tuple[str, list[str]] | None = field(default=None, repr=False)
+
+    @property
+    def size_bytes(self) -> int:
+        """Length of the file."""
+        return sum(len(part) for part in self.parts)
+
+    @property
+    def buffers(self) -> list[memoryview | bytes]:
+        """What to write: as few buffers as there are."""
+        return self.parts if self.whole is None else [self.whole]
+
+    def records(self, file_name: str, part: str) -> tuple[FileRecord, dict[str, TensorRecord]]:
+        """Return the digests of the whole file, the header and each tensor.
+
+        The first call hashes, in one walk over the bytes; later ones only change the names.
+
+        Args:
+            file_name: name that the file will have.
+            part: `model`, `model.{name}`, `training` or `stable`.
+        """
+        if self._digests is None:
+            self._digests = digest_parts(self.parts)
+        whole, (head, *each) = self._digests
+        file = FileRecord(
+            name=file_name,
+            part=part,
+            size_bytes=self.size_bytes,
+            digest=whole,
+            header_size_bytes=len(self.parts[0]),
+            header_digest=head,
+        )
+        return file, {
+            name: TensorRecord(
+                file=file_name,
+                dtype=entry.dtype,
+                shape=entry.shape,
+                offset=entry.offset,
+                size_bytes=entry.size_bytes,
+                digest=digest,
+            )
+            for (name, entry), digest in zip(self.entries.items(), each, strict=True)
+        }
+
+    def select(self, names: Collection[str]) -> dict[str, PackedTensor]:
+        """Return some of the tensors, to be packed into another file; nothing is copied."""
+        return {
+            name: PackedTensor(dtype=entry.dtype, shape=entry.shape, data=memoryview(data))
+            for (name, entry), data in zip(self.entries.items(), self.parts[1:], strict=True)
+            if name in names
+        }
+
+    def copied(self, allocate: Callable[[int], memoryview], copy: Callable[..., None]) -> FileImage:
+        """Return the same image in one buffer of its own.
+
+        Args:
+            allocate: returns a writable buffer of at least so many bytes.
+            copy: called with a list of (destination, source) views; fills the destinations.
+        """
+        whole = allocate(self.size_bytes)[: self.size_bytes]
+        pairs, parts, start = [], [], 0
+        for part in self.parts:
+            target = whole[start : start + len(part)]
+            start += len(part)
+            pairs.append((target, memoryview(part)))
+            parts.append(target)
+        copy(pairs)
+        return FileImage(parts=[*parts], entries=self.entries, aliases=self.aliases, whole=whole)
+
+
+def pack(
+    tensors: Mapping[str, PackedTensor],
+    *,
+    aliases: Mapping[str, str] | None = None,
+    metadata: Mapping[str, str] | None = None,
+) -> FileImage:
+    """Lay out tensors as one safetensors file; nothing is copied.
+
+    Args:
+        tensors: name -> tensor.
+        aliases: name of a tied tensor -> stored name; written into the header's metadata as
+            `safetensors.torch.save_model` does.
+        metadata: text -> text to put into the header beside `{"format": "pt"}`.
+    Raises: NotStorableError for a name that the header cannot hold.
+    """
+    relative: dict[str, HeaderEntry] = {}
+    position = 0
+    # largest items first, so that every tensor is aligned to its item size without padding
+    for name in sorted(tensors, key=lambda n: (-_item_bytes(tensors[n].dtype), n)):
+        tensor = tensors[name]
+        entry = HeaderEntry(
+            dtype=tensor.dtype, shape=tensor.shape, offset=position, size_bytes=len(tensor.data)
+        )
+        relative[name] = entry
+        position += entry.size_bytes
+    aliases = dict(aliases or {})
+    head = render_header(relative, {**aliases, **(metadata or {}), **_FORMAT})
+    entries = {
+        name: HeaderEntry(
+            dtype=e.dtype, shape=e.shape, offset=e.offset + len(head), size_bytes=e.size_bytes
+        )
+        for name, e in relative.items()
+    }
+    parts: list[memoryview | bytes] = [head, *(tensors[name].data for name in relative)]
+    return FileImage(parts=parts, entries=entries, aliases=aliases)
+
+
+def _item_bytes(dtype: str) -> int:
+    return -(-ITEM_BITS[dtype] // 8)
