@@ -31,6 +31,8 @@ _GLOBAL_HOOKS: Final = (
     "_global_forward_hooks", "_global_forward_pre_hooks", "_global_backward_hooks",
     "_global_backward_pre_hooks",
 )  # fmt: skip
+# Transformers and PEFT let gradients reach the first layer when activations are checkpointed
+_FOR_CHECKPOINTING: Final = frozenset({"make_inputs_require_grads", "make_inputs_require_grad"})
 Plain = Callable[[Any, str], Any]  # describes a value that stands at a path
 
 
@@ -79,6 +81,8 @@ def is_machinery(hook: Any) -> bool:
     home: object = module_of(type(hook))
     if type(hook) is types.FunctionType:
         home = hook.__module__
+        if hook.__name__ in _FOR_CHECKPOINTING and is_library(home_of(hook)):
+            return True
     elif home == "functools":
         return is_machinery(hook.func)
     return str(home).startswith(("torch.distributed", "torch.nn.parallel"))

@@ -15,6 +15,7 @@ from weightslab.engine.identity.declared import (
     declared_by,
     own_identity,
 )
+from weightslab.engine.identity.flat import flat_parts
 from weightslab.engine.identity.hooks import (
     global_hooks,
     hooks_of,
@@ -129,11 +130,13 @@ class ModelReader:
         self._places.by_id.update((key, f"{label}: {path}") for key, path in paths.items())
         self._forms = LiveForms(paths, self._places, self._describe_apart)
         self._table = CodeTable(self._forms.shape_of)
-        self._tensors = TensorSpecs(self._forms, self._table.plain, is_machinery)
+        self._tensors = TensorSpecs(
+            self._forms, self._table.plain, is_machinery, flat=flat_parts(model), paths=paths
+        )
         self._apart: dict[str, ModelReader] = {}
         self._classes: dict[int, _Class] = {}
         self._rows = [
-            _Row(path, m, self._class_of(m), object.__getattribute__(m, "__dict__"))
+            _Row(path, m, self._class_of(m), self._attributes_of(m))
             for path, m, first in self._walked
             if m is not None and first is None
         ]
@@ -149,6 +152,11 @@ class ModelReader:
         if known is None:
             known = self._classes[id(cls)] = _Class.of(cls)
         return known
+
+    def _attributes_of(self, module: nn.Module) -> dict[str, Any]:
+        own: dict[str, Any] = object.__getattribute__(module, "__dict__")
+        flat = self._tensors.flat_names(module)  # FSDP1 keeps views of them as attributes
+        return {name: own[name] for name in own if name not in flat} if flat else own
 
     def _describe_apart(self, module: nn.Module, label: str) -> dict[str, Any]:
         """Describe a module that is not registered in the tree (a plain list, a global)."""
@@ -198,7 +206,10 @@ class ModelReader:
 
     def values(self) -> dict[str, dict[str, Any]]:
         """Return label -> constants, defaults and closure of user code, as plain values."""
-        return shown_values(self._table.values)
+        found = shown_values(self._table.values)
+        for label, reader in self._apart.items():
+            found.update((f"{label}: {name}", kinds) for name, kinds in reader.values().items())
+        return found
 
     def weak(self) -> list[str]:
         """Return the labels of code described as byte-code, and of constants without values."""

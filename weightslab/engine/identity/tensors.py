@@ -9,10 +9,11 @@ from weightslab.engine.identity.layers import inner_shape
 from weightslab.engine.identity.wrappers import own_parts
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Mapping
 
     from torch import nn
 
+    from weightslab.engine.identity.flat import FlatPart
     from weightslab.engine.identity.liveform import LiveForms
 
 __all__ = ["TensorSpecs", "joined"]
@@ -30,6 +31,8 @@ class TensorSpecs:
         forms: knows the tensors of the model.
         plain: describes a value at a path (hooks on parameters).
         is_machinery: says of a hook whether it belongs to a wrapper such as FSDP.
+        flat: id of a module -> its parameters inside a flat parameter of FSDP1.
+        paths: id of a module -> its path.
     """
 
     def __init__(
@@ -37,7 +40,12 @@ class TensorSpecs:
         forms: LiveForms,
         plain: Callable[[Any, str], Any],
         is_machinery: Callable[[Any], bool],
+        *,
+        flat: Mapping[int, list[FlatPart]],
+        paths: Mapping[int, str],
     ) -> None:
+        self._flat = flat
+        self._paths = paths
         self._forms = forms
         self._plain = plain
         self._is_machinery = is_machinery
@@ -49,21 +57,46 @@ class TensorSpecs:
                 if tensor is not None and name not in hidden:
                     self._forms.add_tensor(tensor, joined(path, name))
 
+    def flat_names(self, module: nn.Module) -> frozenset[str]:
+        """Return the names of parameters that are parts of a flat one."""
+        return frozenset(part.name for part in self._flat.get(id(module), ()))
+
     def parameters(self, path: str, module: nn.Module, hidden: Collection[str]) -> list[Any]:
-        """Return [[name, spec], ...]."""
+        """Return [[name, spec], ...] in order of registration.
+
+        Names without a parameter come last: where they stand decides nothing, and wrappers that
+        take parameters out and put them back leave them in another place.
+        """
+        parts = [part for part in self._flat.get(id(module), ()) if part.name not in hidden]
+        kept = [(n, t) for n, t in self._own_parameters(module) if n not in hidden]
         return [
-            [name, self._spec(joined(path, name), tensor)]
-            for name, tensor in own_parts(module, "_parameters").items()
-            if name not in hidden
+            *([part.name, self._flat_spec(part)] for part in parts),
+            *([n, self._spec(joined(path, n), t)] for n, t in kept if t is not None),
+            *([name, None] for name in sorted(n for n, t in kept if t is None)),
         ]
+
+    def _own_parameters(self, module: nn.Module) -> list[tuple[str, Any]]:
+        """Return (name, parameter or None) without the flat parameter itself."""
+        items = own_parts(module, "_parameters").items()
+        if not self._flat:
+            return list(items)
+        return [(n, t) for n, t in items if not getattr(t, "_is_flat_param", False)]
+
+    def _flat_spec(self, part: FlatPart) -> Any:
+        if part.tied_to is None:
+            return part.spec
+        owner, name = part.tied_to
+        return {"same_as": joined(self._paths[owner], name)}
 
     def frozen(self, path: str, module: nn.Module, hidden: Collection[str]) -> list[str]:
         """Return the names of parameters that do not train."""
-        return [
-            joined(path, name)
-            for name, parameter in own_parts(module, "_parameters").items()
-            if parameter is not None and not parameter.requires_grad and name not in hidden
+        flat = [part.name for part in self._flat.get(id(module), ()) if not part.trains]
+        own = [
+            name
+            for name, parameter in self._own_parameters(module)
+            if parameter is not None and not parameter.requires_grad
         ]
+        return [joined(path, name) for name in [*flat, *own] if name not in hidden]
 
     def buffers(
         self,
