@@ -29,7 +29,9 @@ from weightslab.components.live_objects import (
     named_optimizers,
     parts_of,
 )
+from weightslab.components.saving import CheckpointSaver
 from weightslab.engine.errors import (
+    AsyncSaveError,
     ExperimentNotFoundError,
     FormatError,
     IntegrityError,
@@ -52,7 +54,7 @@ from weightslab.engine.saving.drafting import (
     check_step,
     make_draft,
 )
-from weightslab.engine.saving.writer import record_event, write_checkpoint
+from weightslab.engine.saving.writer import record_event
 from weightslab.engine.values import HashUpdate, ParentLink
 
 if TYPE_CHECKING:
@@ -79,8 +81,13 @@ class CheckpointManagerV2:
     Args:
         root_log_dir: the root; created if absent.
         read_only: write nothing at all: no folder, no file, no log line.
+        async_save: `save_model_checkpoint` returns once the state is copied, and the commit goes on in
+            a thread. Its errors are raised by the next call of any method; `wait()`, `close()`, the
+            end of a `with` block and of the interpreter wait for it.
         config_exclude: dotted config keys that are not part of the identity (`"data.dir"`), besides
             the few that never are.
+        queue_depth: snapshots that may be under way at once with `async_save`, each in memory as
+            large as the state; a save beyond waits for the oldest.
     Raises: NotFoundError (read-only root that is not there), StorageError.
     """
 
@@ -89,7 +96,9 @@ class CheckpointManagerV2:
         root_log_dir: str | os.PathLike[str] = "root_experiment",
         *,
         read_only: bool = False,
+        async_save: bool = False,
         config_exclude: Sequence[str] = (),
+        queue_depth: int = 1,
     ) -> None:
         if isinstance(config_exclude, str):
             raise TypeError("config_exclude is a sequence of dotted keys, not one str")
@@ -100,6 +109,9 @@ class CheckpointManagerV2:
         self._exclude = tuple(config_exclude)
         self._live = LiveObjects()
         self._ancestry = Ancestry(str(self.root.path))
+        self._saver = CheckpointSaver(
+            self.root, self._ancestry, queue_depth=queue_depth if async_save else 0
+        )
         self._current: Identification | None = None
         self._pid = os.getpid()
         self._closed = False
@@ -117,14 +129,23 @@ class CheckpointManagerV2:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Close the manager."""
-        self.close()
+        """Close the manager; an error of the block goes before one of a save in the background."""
+        try:
+            self.close()
+        except AsyncSaveError:
+            if kind is None:
+                raise  # otherwise it was logged when it happened
 
     def close(self) -> None:
-        """End the use of this manager; idempotent. What was saved is on disk already."""
-        self._closed = True
+        """End the use of this manager, once everything saved is on disk; idempotent.
 
-    def _check_open(self) -> None:
+        Raises: AsyncSaveError if a save in the background failed.
+        """
+        self._closed = True
+        if os.getpid() == self._pid:
+            self._saver.close()
+
+    def _check_open(self, *, wait: bool = True) -> None:
         if os.getpid() != self._pid:
             raise LockedError(
                 "this manager belongs to the process that forked this one",
@@ -132,9 +153,11 @@ class CheckpointManagerV2:
             )
         if self._closed:
             raise LockedError("this manager is closed", hint="make a new CheckpointManagerV2")
+        if wait:
+            self._saver.wait()  # so that everything sees what was saved before
 
-    def _check_writable(self, action: str) -> None:
-        self._check_open()
+    def _check_writable(self, action: str, *, wait: bool = True) -> None:
+        self._check_open(wait=wait)
         if self._read_only:
             raise ReadOnlyStoreError(
                 f"cannot {action}: {self.root.path} was opened with read_only=True",
@@ -238,7 +261,7 @@ class CheckpointManagerV2:
         optimizer: Any = None,
         metrics: Mapping[str, float] | None = None,
     ) -> Path:
-        """Commit a checkpoint: all of it, or nothing. On disk on return.
+        """Commit a checkpoint: all of it, or nothing. On disk on return, unless `async_save`.
 
         Saving the same step again with the same content is a no-op; with another content it becomes
         a new revision, and the old one stays.
@@ -253,11 +276,13 @@ class CheckpointManagerV2:
             metadata: anything made of None, bool, int, float, str, bytes, list, tuple, dict.
             optimizer: optimizer, or dict of name -> optimizer.
             metrics: name -> number; what `root.best` looks at.
-        Returns: path of the weights file (of the first name in a dict of models).
+        Returns: path of the weights file (of the first name in a dict of models); with `async_save`
+            the one it will have if the step is new.
         Raises: ExperimentNotFoundError (no hash yet), StateMismatchError (the model or the sample
-            set changed since the hash was taken), NotStorableError, StorageError.
+            set changed since the hash was taken), NotStorableError, StorageError, AsyncSaveError (an
+            earlier save failed; this one was not begun).
         """
-        self._check_writable("save a checkpoint")
+        self._check_writable("save a checkpoint", wait=False)
         current = self._get_current("save a checkpoint")
         live = self._live.get_model(model, model_name)
         parts, number, numbers = parts_of(live), check_step(step, live), check_metrics(metrics)
@@ -265,33 +290,26 @@ class CheckpointManagerV2:
         if not is_writer():
             name = layout.CheckpointName(exp_hash=current.exp_hash, step=number)
             return self._path(name.file_key(name.file_name(min(parts))))
-        if self.root.catalog.experiment(current.exp_hash) is None:
-            raise ExperimentNotFoundError(
-                f"experiment {current.exp_hash} is not in {self.root.path} any more",
-                hint="it was deleted; call update_experiment_hash() to begin it again",
-            )
         check_drift(current, live, self._live.live_samples())
         changed = advising.config_drift(current, self._live.find_config(), exclude=self._exclude)
         for advice in [*advising.forgotten_parameters(parts, optimizers), changed]:
             if advice is not None:
                 self._advise(advice)
-        modules = _unwrapped(live)
         facts = CheckpointFacts(
             exp_hash=current.exp_hash,
             experiment_digest=current.components.digest,
             step=number,
             metadata=metadata,
             metrics=numbers,
-            parent=self._ancestry.parent_of(modules, current.exp_hash),
-            config_file=opening.newest_config(self.root.store, current.exp_hash),
         )
-        draft = make_draft(parts, optimizers, facts)
-        before = self.root.find_checkpoint(current.exp_hash, number)
-        manifest = write_checkpoint(self.root, draft)
-        if before is not None:
-            advising.warn_replaced(before, manifest.name, draft.parent)
-        self._ancestry.settle(modules, manifest)
-        return self._path(manifest.name.file_key(manifest.weights_file()))
+        return self._saver.save(lambda: make_draft(parts, optimizers, facts), _unwrapped(live))
+
+    def wait(self) -> None:
+        """Wait until every save is committed (`async_save=True`); at once otherwise.
+
+        Raises: AsyncSaveError if a save in the background failed; its cause is the error itself.
+        """
+        self._check_open()
 
     def _optimizers_to_save(
         self, optimizer: Any, name: str | None, *, wanted: bool

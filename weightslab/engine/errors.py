@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AlreadyExistsError",
+    "AsyncSaveError",
     "CheckpointError",
     "CheckpointNotFoundError",
     "DigestMismatchError",
@@ -192,6 +193,15 @@ class LockedError(StorageError):
 
 class StorageFullError(StorageError):
     """No space, no inodes or no quota left."""
+
+
+class AsyncSaveError(CheckpointError):
+    """A save in the background failed; `__cause__` is its own error.
+
+    Raised by the next save, `wait` or `close`, which did nothing else.
+    """
+
+    exit_code = 31
 
 
 class MissingExtraError(CheckpointError, ImportError):

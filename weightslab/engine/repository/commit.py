@@ -79,6 +79,11 @@ class Draft:
     config_file: str | None
     versions: dict[str, str]
 
+    @property
+    def name(self) -> CheckpointName:
+        """The name it gets if the step is new."""
+        return CheckpointName(exp_hash=self.exp_hash, step=self.step)
+
 
 def commit_checkpoint(
     store: Store, catalog: Catalog, draft: Draft, *, clock: Callable[[], datetime]
@@ -105,7 +110,7 @@ def commit_checkpoint(
 
 def _number(draft: Draft) -> Manifest:
     """Lay out the manifest with all digests, under the name of revision 1."""
-    name = CheckpointName(exp_hash=draft.exp_hash, step=draft.step)
+    name = draft.name
     files, tensors = [], {}
     for part, image in draft.images.items():
         file, records = image.records(name.file_name(part), part)

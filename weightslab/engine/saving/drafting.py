@@ -13,11 +13,10 @@ from weightslab.engine.repository.commit import Draft
 from weightslab.engine.saving.snapshot import take_snapshot
 from weightslab.engine.saving.writer import library_versions
 from weightslab.engine.training.state import capture_model, capture_optimizer, parameter_names
+from weightslab.engine.values import ParentLink
 
 if TYPE_CHECKING:
     import torch
-
-    from weightslab.engine.values import ParentLink
 
 _STEPS = 10**18  # file names have 6 to 18 digits for the step
 
@@ -33,8 +32,6 @@ class CheckpointFacts:
     step: int
     metadata: object
     metrics: dict[str, float]
-    parent: ParentLink
-    config_file: str | None
 
 
 def make_draft(
@@ -44,7 +41,8 @@ def make_draft(
 ) -> Draft:
     """Capture the objects and lay them out.
 
-    The draft looks at the live tensors: it has to be written before training goes on.
+    The draft looks at the live tensors: it has to be written, or held still, before training goes on.
+    Its parent and config file are those of the moment of the commit, and are set then.
 
     Args:
         models: part (`model` or `model.{name}`) -> module.
@@ -70,8 +68,8 @@ def make_draft(
         state=snapshot.state,
         metadata=tagged,
         metrics=encode(facts.metrics, path="metrics"),
-        parent=facts.parent,
-        config_file=facts.config_file,
+        parent=ParentLink(kind="unknown"),
+        config_file=None,
         versions=library_versions(),
     )
 

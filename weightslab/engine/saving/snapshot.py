@@ -9,15 +9,17 @@ import torch
 
 from weightslab.engine.errors import NotStorableError
 from weightslab.engine.jsonform import encode
+from weightslab.engine.saving.buffers import PAGE_BYTES, copy_all
 from weightslab.engine.tensors.image import FileImage, build_image
 from weightslab.engine.tensors.tree import split
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
+    from weightslab.engine.saving.buffers import HostBuffers
     from weightslab.engine.training.state import ModelState
 
-__all__ = ["Snapshot", "take_snapshot"]
+__all__ = ["Snapshot", "hold_still", "take_snapshot"]
 
 TRAINING = "training"
 
@@ -79,3 +81,31 @@ def _add(snapshot: Snapshot, part: str, image: FileImage) -> None:
     snapshot.images[part] = image
     for dropped, kept in image.aliases.items():
         snapshot.aliases[f"{part}/{dropped}"] = f"{part}/{kept}"
+
+
+def hold_still(
+    images: Mapping[str, FileImage], buffers: HostBuffers
+) -> tuple[dict[str, FileImage], Callable[[], None]]:
+    """Copy images that look at live tensors, so that training may go on.
+
+    All images of a checkpoint share one buffer; each starts at a page and lies there as it will lie
+    in its file, so that it is written without a further copy.
+
+    Returns: the copies, and the function that gives their buffer back.
+    """
+    sizes = {
+        part: -(-image.size_bytes // PAGE_BYTES) * PAGE_BYTES for part, image in images.items()
+    }
+    buffer = buffers.take(sum(sizes.values()))
+    try:
+        copies, pairs, start = {}, [], 0
+        for part, image in images.items():
+            place = memoryview(buffer)[start : start + image.size_bytes]
+            copies[part], todo = image.placed(place)
+            pairs += todo
+            start += sizes[part]
+        copy_all(pairs)
+    except BaseException:  # Ctrl-C, too, gives the buffer back
+        buffers.give(buffer)
+        raise
+    return copies, lambda: buffers.give(buffer)

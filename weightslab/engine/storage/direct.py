@@ -32,6 +32,7 @@ BLOCK_BYTES: Final = (
     4096  # the largest logical block of common disks; memory, offset and length fit it
 )
 CHUNK_BYTES: Final = 4 << 20  # 4 MiB: 1 MiB takes a third longer, 16 MiB is no faster
+_ALIGNED_BYTES: Final = 64 << 20  # 64 MiB: the disk never waits for us between two of them
 # Filled again and again: buffers with fresh pages cost half of the time of a save of 300 MB.
 _spare: list[tuple[Bytes, Bytes]] = []
 
@@ -39,7 +40,8 @@ _spare: list[tuple[Bytes, Bytes]] = []
 def write_past_cache(descriptor: int, views: Sequence[memoryview]) -> int:
     """Write the leading whole blocks of `views` at the start of an open, empty file.
 
-    Two buffers of 4 MiB are all the memory it takes; they are kept for the next call. What it did not write (the last part of a
+    A single view that starts at a page is written from where it is. Otherwise two buffers of 4 MiB
+    are all the memory it takes; they are kept for the next call. What it did not write (the last part of a
     block; everything from the first write that the file system refuses as direct) is left to the
     caller, and the file position stands there.
 
@@ -50,7 +52,10 @@ def write_past_cache(descriptor: int, views: Sequence[memoryview]) -> int:
     if not size_bytes or not _switch(descriptor, on=True):
         return 0
     try:
-        written = _write_blocks(descriptor, _Source(views), size_bytes)
+        if len(views) == 1 and _address(views[0]) % BLOCK_BYTES == 0:
+            written = _write_aligned(descriptor, views[0][:size_bytes])
+        else:
+            written = _write_blocks(descriptor, _Source(views), size_bytes)
     finally:
         _switch(descriptor, on=False)
     return os.lseek(descriptor, written, os.SEEK_SET)
@@ -70,6 +75,21 @@ def _switch(descriptor: int, *, on: bool) -> bool:
             return False
         raise
     return True
+
+
+def _address(view: memoryview) -> int:
+    address: int = np.frombuffer(view, np.uint8).__array_interface__["data"][0]
+    return address
+
+
+def _write_aligned(descriptor: int, view: memoryview) -> int:
+    """Write `view` without a copy; return how far the writes came."""
+    for start in range(0, len(view), _ALIGNED_BYTES):
+        piece = view[start : start + _ALIGNED_BYTES]
+        written = _write_at(descriptor, piece, start)
+        if written < len(piece):
+            return start + written
+    return len(view)
 
 
 def _write_blocks(descriptor: int, source: _Source, size_bytes: int) -> int:

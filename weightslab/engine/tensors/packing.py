@@ -10,7 +10,7 @@ from weightslab.engine.tensors.header import ITEM_BITS, HeaderEntry, render_head
 from weightslab.engine.values import FileRecord, TensorRecord
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
+    from collections.abc import Collection, Mapping
 
 __all__ = ["FileImage", "PackedTensor", "pack"]
 
@@ -99,22 +99,22 @@ class FileImage:
             if name in names
         }
 
-    def copied(self, allocate: Callable[[int], memoryview], copy: Callable[..., None]) -> FileImage:
-        """Return the same image in one buffer of its own.
+    def placed(self, place: memoryview) -> tuple[FileImage, list[tuple[memoryview, memoryview]]]:
+        """Return the same image over other memory, and what is to be copied to make it true.
 
         Args:
-            allocate: returns a writable buffer of at least so many bytes.
-            copy: called with a list of (destination, source) views; fills the destinations.
+            place: writable memory of `size_bytes`.
+        Returns: the image, and (destination, source) pairs of equal lengths.
         """
-        whole = allocate(self.size_bytes)[: self.size_bytes]
-        pairs, parts, start = [], [], 0
+        parts: list[memoryview | bytes] = []
+        pairs, start = [], 0
         for part in self.parts:
-            target = whole[start : start + len(part)]
-            start += len(part)
+            target = place[start : start + len(part)]
             pairs.append((target, memoryview(part)))
             parts.append(target)
-        copy(pairs)
-        return FileImage(parts=[*parts], entries=self.entries, aliases=self.aliases, whole=whole)
+            start += len(part)
+        entries, aliases = self.entries, self.aliases
+        return FileImage(parts=parts, entries=entries, aliases=aliases, whole=place), pairs
 
 
 def pack(

@@ -1,0 +1,118 @@
+"""Saving: from captured objects to a commit, at once or in the background."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from weightslab.components import advising
+from weightslab.engine.errors import ExperimentNotFoundError
+from weightslab.engine.repository import opening
+from weightslab.engine.saving.background import BackgroundWriter
+from weightslab.engine.saving.buffers import HostBuffers
+from weightslab.engine.saving.snapshot import hold_still
+from weightslab.engine.saving.writer import write_checkpoint
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from weightslab.engine.repository.commit import Draft
+    from weightslab.engine.repository.manifest import Manifest
+    from weightslab.engine.root import CheckpointRoot
+    from weightslab.engine.saving.ancestry import Ancestry
+
+__all__ = ["CheckpointSaver"]
+
+
+class CheckpointSaver:
+    """Commits drafts for one manager.
+
+    At once and in the background the same is done (`_commit`); the background only gets a copy of the
+    state, in host memory that is used again by the next save.
+
+    Args:
+        root: where to.
+        ancestry: follows the model objects.
+        queue_depth: snapshots that may wait or be written at once, each with memory of its own; 0
+            commits before `save` returns.
+    """
+
+    def __init__(self, root: CheckpointRoot, ancestry: Ancestry, *, queue_depth: int) -> None:
+        if isinstance(queue_depth, bool) or not isinstance(queue_depth, int) or queue_depth < 0:
+            raise ValueError(f"queue_depth is an int >= 1, not {queue_depth!r}")
+        self._root = root
+        self._ancestry = ancestry
+        self._background = BackgroundWriter(depth=queue_depth) if queue_depth else None
+        self._buffers = HostBuffers(keep=queue_depth)
+
+    def save(self, capture: Callable[[], Draft], modules: Sequence[Any]) -> Path:
+        """Commit what `capture` returns; in the background once its state is copied.
+
+        Args:
+            capture: lays out the live objects.
+            modules: the unwrapped model objects, whose ancestry goes on from here.
+        Returns: path of the weights file; in the background the one it gets if the step is new and
+            nothing of it is committed already.
+        Raises: AsyncSaveError if an earlier save failed; this one is not done then.
+        """
+        if self._background is None:
+            manifest = self._commit(capture(), modules)
+            return self._root.path / manifest.name.file_key(manifest.weights_file())
+        self._background.reserve()
+        try:
+            draft = capture()
+            images, give_back = hold_still(draft.images, self._buffers)
+        except BaseException:  # Ctrl-C, too, leaves no place taken
+            self._background.cancel()
+            raise
+        still = replace(draft, images=images)
+
+        def commit() -> None:
+            try:
+                self._commit(still, modules)
+            finally:
+                give_back()
+
+        name = draft.name
+        self._background.start(f"saving step {draft.step} of {draft.exp_hash}", commit)
+        part = min(part for part in images if part != "training")
+        return self._root.path / name.file_key(name.file_name(part))
+
+    def wait(self) -> None:
+        """Wait until everything is committed.
+
+        Raises: AsyncSaveError if an earlier save failed.
+        """
+        if self._background is not None:
+            self._background.wait()
+
+    def close(self) -> None:
+        """Wait, and give the memory back.
+
+        Raises: AsyncSaveError if an earlier save failed.
+        """
+        try:
+            self.wait()
+        finally:
+            self._buffers.clear()
+
+    def _commit(self, draft: Draft, modules: Sequence[Any]) -> Manifest:
+        root, exp_hash = self._root, draft.exp_hash
+        if root.catalog.experiment(exp_hash) is None:
+            raise ExperimentNotFoundError(
+                f"experiment {exp_hash} is not in {root.path} any more",
+                hint="it was deleted; call update_experiment_hash() to begin it again",
+            )
+        # Here, not when the draft was made: the save before has given the objects a new parent.
+        draft = replace(
+            draft,
+            parent=self._ancestry.parent_of(modules, exp_hash),
+            config_file=opening.newest_config(root.store, exp_hash),
+        )
+        before = root.find_checkpoint(exp_hash, draft.step)
+        manifest = write_checkpoint(root, draft)
+        if before is not None:
+            advising.warn_replaced(before, manifest.name, draft.parent)
+        self._ancestry.settle(modules, manifest)
+        return manifest
