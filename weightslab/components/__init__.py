@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from weightslab.components.checkpoint_manager_v2 import CheckpointManagerV2
     from weightslab.components.experiment_hash import ExperimentHashGenerator
+    from weightslab.engine.identity.samples import SampleSet
 
-__all__ = ["CheckpointManagerV2", "ExperimentHashGenerator"]
+__all__ = ["CheckpointManagerV2", "ExperimentHashGenerator", "SampleSet"]
 
 _DOORS = {
     "CheckpointManagerV2": "weightslab.components.checkpoint_manager_v2",
     "ExperimentHashGenerator": "weightslab.components.experiment_hash",
+    "SampleSet": "weightslab.engine.identity.samples",
 }
 
 

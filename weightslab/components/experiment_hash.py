@@ -123,5 +123,10 @@ class ExperimentHashGenerator:
         return _Described(
             model=described_model,
             config=None if config is None else describe_config(config, exclude=self._exclude),
-            data=None if uids is None else SampleSet.from_uids(uids),
+            data=None if uids is None else _frozen_set(uids),
         )
+
+
+def _frozen_set(uids: Any) -> SampleSet:
+    found = uids if isinstance(uids, SampleSet) else SampleSet.from_uids(uids)
+    return found.frozen()

@@ -89,7 +89,7 @@ def identify(
     if found_model is not None:
         parts_of(found_model)  # names that no file could have are refused before a hash is taken
     found_config = live.find_config(config)
-    active, discarded = live.find_samples(uids)
+    active = live.find_samples(uids)
     described = None if found_model is None else describe_model(found_model)
     settings = None if found_config is None else describe_config(found_config, exclude=exclude)
     kept = last.components if last is not None else Components()
@@ -108,13 +108,12 @@ def identify(
         architecture_text=_or_last(described and described.text, last, "architecture_text") or "",
         config=_or_last(settings and settings.plain, last, "config"),
         samples=_or_last(active, last, "samples"),
-        discarded=discarded,
     )
     if found_model is not None:
         live.remember_model(found_model)
     if found_config is not None:
         live.remember_config(found_config)
-    live.remember_samples(uids, content.samples, discarded)
+    live.remember_samples(uids, content.samples)
     return Identification(
         components=components,
         content=content,

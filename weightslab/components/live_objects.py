@@ -11,7 +11,7 @@ import torch
 
 from weightslab.backend import ledgers
 from weightslab.engine.errors import ObjectNotFoundError
-from weightslab.engine.identity.samples import SampleSet
+from weightslab.engine.identity.samples import SampleSet, relative_to
 from weightslab.engine.repository.layout import check_label
 
 if TYPE_CHECKING:
@@ -24,8 +24,8 @@ class LiveObjects:
     """Resolves the objects a call is about.
 
     The order is: the argument, the ledger, what was given last. Models given last are held weakly,
-    so that the manager keeps nobody's weights alive, and so are data sets with `active_uids`;
-    configs and sets of UIDs are small and kept.
+    so that the manager keeps nobody's weights alive, and so are `SampleSet`s that can change and
+    data sets with `active_uids`; configs are small and kept, and so is what the samples were.
     """
 
     def __init__(self) -> None:
@@ -33,7 +33,6 @@ class LiveObjects:
         self._single = True
         self._config: Any = None
         self._samples: SampleSet | None = None
-        self._discarded: SampleSet | None = None
         self._data: Callable[[], Any] = _nothing
 
     # ------------------------------------------------------------ models
@@ -94,26 +93,29 @@ class LiveObjects:
         """Hold `config` as the one given last."""
         self._config = config
 
-    def find_samples(self, uids: Any = None) -> tuple[SampleSet | None, SampleSet | None]:
-        """Return the active and the discarded samples meant by the argument; None if unknown."""
+    def find_samples(self, uids: Any = None) -> SampleSet | None:
+        """Return a frozen copy of the samples meant by the argument; None if unknown."""
         source = self._find_data() if uids is None else uids
-        return (self._samples, self._discarded) if source is None else _sample_sets(source)
+        if source is None:
+            return self._samples
+        found = _sample_set(source, with_discarded=True).frozen()
+        return found if self._samples is None else relative_to(found, self._samples)
 
-    def remember_samples(
-        self, uids: Any, active: SampleSet | None, discarded: SampleSet | None
-    ) -> None:
-        """Hold the sample sets as the ones given last, and a live data set `uids` weakly."""
-        self._samples, self._discarded = active, discarded
+    def remember_samples(self, uids: Any, active: SampleSet | None) -> None:
+        """Hold the sample set as the one given last, and a live set or data set `uids` weakly."""
+        self._samples = active
         if uids is not None:
-            self._data = _weak(uids) if hasattr(uids, "active_uids") else _nothing
+            can_change = isinstance(uids, SampleSet) or hasattr(uids, "active_uids")
+            self._data = _weak(uids) if can_change else _nothing
 
     def live_samples(self) -> SampleSet | None:
-        """Return the samples of the ledger, else of the data set given last, as they are now.
+        """Return the samples of the ledger, else of the set given last, as they are now.
 
-        None if there is neither: UIDs that were given once cannot change.
+        None if there is neither: UIDs that were given once cannot change. A `SampleSet` is
+        returned as it is, without a copy, so its digest costs nothing.
         """
         source = self._find_data()
-        return None if source is None else _sample_sets(source)[0]
+        return None if source is None else _sample_set(source, with_discarded=False)
 
     def _find_data(self) -> Any:
         registered = ledgers.find_samples()
@@ -217,15 +219,18 @@ def _weak(item: Any) -> Callable[[], Any]:
         return _nothing
 
 
-def _sample_sets(uids: Any) -> tuple[SampleSet, SampleSet | None]:
-    """Turn UIDs, a `SampleSet` or an object that knows its `active_uids` into sets."""
+def _sample_set(uids: Any, *, with_discarded: bool) -> SampleSet:
+    """Turn UIDs, a `SampleSet` or an object that knows its `active_uids` into a set."""
     if isinstance(uids, SampleSet):
-        return uids, None
+        return uids
     active = getattr(uids, "active_uids", None)
     if active is None:
-        return SampleSet.from_uids(uids), None
+        return SampleSet.from_uids(uids)
+    found = _from_attribute(active)
     discarded = getattr(uids, "discarded_uids", None)
-    return _from_attribute(active), None if discarded is None else _from_attribute(discarded)
+    if not with_discarded or discarded is None or isinstance(active, SampleSet):
+        return found
+    return found.with_discarded(_from_attribute(discarded))
 
 
 def _from_attribute(value: Callable[[], Any] | Any) -> SampleSet:

@@ -316,7 +316,7 @@ class CheckpointRoot:
             "damaged": {e.name.stem: e.damaged for e in checkpoints if e.damaged},
             "architecture_saved": self.store.stat(layout.architecture_key(full)) is not None,
             "configs": self.store.list(layout.config_folder(full)),
-            "data_backups": [n for n in data if n != f"{full}_samples.h5"],
+            "data_backups": [n for n in data if not n.startswith(f"{full}_samples.")],
             "size_bytes": sum(e.size_bytes for e in checkpoints),
             "parents": sorted(
                 {e.parent.exp_hash for e in checkpoints if e.parent and e.parent.exp_hash} - {full}

@@ -13,17 +13,24 @@ docs/design/identity.md gives golden vectors. It resists accident, not intent.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Final, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable
 
     import numpy as np
     import numpy.typing as npt
 
-    Words = npt.NDArray[np.uint64]
+    from weightslab.engine.identity.texts import Texts
 
-__all__ = ["mix_int", "mix_text", "sum_ints", "sum_texts"]
+    Words = npt.NDArray[np.uint64]
+    Int64 = npt.NDArray[np.int64]
+    Bytes = npt.NDArray[np.uint8]
+
+__all__ = ["in_halves", "mix_int", "mix_text", "mix_texts", "sum_ints"]
+
+Result = TypeVar("Result")
 
 MASK: Final = (1 << 64) - 1
 # the first 64 bits of the fractional parts of sqrt(2) and sqrt(3), as in SHA-512: chosen by nobody
@@ -38,6 +45,8 @@ ROUNDS: Final = (
     (30, 0xBF58476D1CE4E5B9, 27, 0x94D049BB133111EB, 31),
 )
 _BLOCK: Final = 8192  # 64 KiB of words: a block and its scratch stay in the first two cache levels
+_FEW: Final = 16  # a numpy call costs as much as mixing this many words one by one
+_WORTH_A_THREAD: Final = 1 << 19  # below, one thread needs 10 ms at most
 
 
 def _start(lane: int, tag: int, length: int) -> int:
@@ -64,13 +73,16 @@ def mix_int(value: int) -> tuple[int, int]:
 
 def mix_text(data: bytes) -> tuple[int, int]:
     """Return both lanes of a text in UTF-8."""
-    lanes = []
-    for lane in (0, 1):
-        h = _start(lane, TAG_TEXT, len(data))
-        for at in range(0, len(data), 8):
-            h = _fmix(lane, h ^ int.from_bytes(data[at : at + 8], "little"))
-        lanes.append(h)
-    return lanes[0], lanes[1]
+    return (
+        _mix_words(0, _start(0, TAG_TEXT, len(data)), data),
+        _mix_words(1, _start(1, TAG_TEXT, len(data)), data),
+    )
+
+
+def _mix_words(lane: int, h: int, data: bytes) -> int:
+    for at in range(0, len(data), 8):
+        h = _fmix(lane, h ^ int.from_bytes(data[at : at + 8], "little"))
+    return h
 
 
 def _fmix_in_place(lane: int, h: Words, scratch: Words) -> None:
@@ -106,34 +118,93 @@ def sum_ints(values: npt.NDArray[np.int64]) -> tuple[int, int]:
     return sums[0] & MASK, sums[1] & MASK
 
 
-def sum_texts(texts: Sequence[bytes]) -> tuple[int, int]:
-    """Return the sums modulo 2^64 of both lanes over UTF-8 texts; grouped by number of words."""
-    groups: dict[int, list[bytes]] = {}
-    for text in texts:
-        groups.setdefault((len(text) + 7) >> 3, []).append(text)
-    sums = [0, 0]
-    for num_words, members in groups.items():
-        per_block = max(1, _BLOCK // max(1, num_words))
-        for at in range(0, len(members), per_block):
-            for lane, part in enumerate(_sum_block(members[at : at + per_block], num_words)):
-                sums[lane] += part
-    return sums[0] & MASK, sums[1] & MASK
-
-
-def _sum_block(members: list[bytes], num_words: int) -> tuple[int, int]:
+def mix_texts(texts: Texts) -> tuple[Words, tuple[int, int]]:
+    """Return lane 0 of each text, uint64 [n], and the sums modulo 2^64 of both lanes."""
     import numpy as np
 
-    width = num_words * 8
-    padded: Any = b"".join([text.ljust(width, b"\0") for text in members])
-    words = np.frombuffer(padded, "<u8").reshape(len(members), num_words).astype(np.uint64)
-    lengths = np.fromiter(map(len, members), np.uint64, len(members))
-    columns = np.ascontiguousarray(words.T)
-    sums = []
+    first = np.empty(len(texts), np.uint64)
+
+    def mix(low: int, high: int) -> tuple[int, int]:
+        sums, second = [0, 0], np.empty(min(_BLOCK, high - low), np.uint64)
+        for at in range(low, high, _BLOCK):
+            end = min(at + _BLOCK, high)
+            lanes = (first[at:end], second[: end - at])
+            _mix_block(lanes, texts.data, *texts.spans(at, end))
+            for lane in (0, 1):
+                sums[lane] += int(lanes[lane].sum(dtype=np.uint64))
+        return sums[0], sums[1]
+
+    parts = in_halves(mix, len(texts))
+    return first, (sum(p[0] for p in parts) & MASK, sum(p[1] for p in parts) & MASK)
+
+
+def in_halves(work: Callable[[int, int], Result], size: int) -> list[Result]:
+    """Return `work(low, high)` for ranges that cover `range(size)`: two threads where it is large.
+
+    The ranges meet at a multiple of 8. numpy lets go of the interpreter while it computes.
+    """
+    if size < _WORTH_A_THREAD:
+        return [work(0, size)]
+    middle = size // 16 * 8
+    with ThreadPoolExecutor(2, thread_name_prefix="weightslab-samples") as threads:
+        return list(threads.map(work, (0, middle), (middle, size)))
+
+
+def _mix_block(lanes: tuple[Words, Words], data: Bytes, starts: Int64, lengths: Int64) -> None:
+    """Mix one block of texts into `lanes`, two arrays uint64 [m]."""
+    import numpy as np
+
+    scratch = np.empty_like(lanes[0])
     for lane in (0, 1):
-        h = lengths ^ np.uint64(_start(lane, TAG_TEXT, 0))
-        scratch = np.empty_like(h)
-        for column in columns:
-            np.bitwise_xor(h, column, out=h)
-            _fmix_in_place(lane, h, scratch)
-        sums.append(int(h.sum(dtype=np.uint64)))
-    return sums[0], sums[1]
+        np.bitwise_xor(lengths.view(np.uint64), np.uint64(_start(lane, TAG_TEXT, 0)), lanes[lane])
+    shortest, longest = int(lengths.min()), int(lengths.max())
+    for k in range(0, longest, 8):
+        if k < shortest:  # every text has bytes here
+            words = _words_at(data, starts, lengths, k)
+            for lane in (0, 1):
+                np.bitwise_xor(lanes[lane], words, out=lanes[lane])
+                _fmix_in_place(lane, lanes[lane], scratch)
+            continue
+        rows = np.flatnonzero(lengths > k)
+        if rows.size <= _FEW:
+            _finish_one_by_one(lanes, data, starts, lengths, (rows.tolist(), k))
+            return
+        words = _words_at(data, starts[rows], lengths[rows], k)
+        for lane in (0, 1):
+            mixed = lanes[lane][rows] ^ words
+            _fmix_in_place(lane, mixed, scratch[: rows.size])
+            lanes[lane][rows] = mixed
+
+
+def _words_at(data: Bytes, starts: Int64, lengths: Int64, k: int) -> Words:
+    """Return the 8 bytes of each text from its byte `k` on, as a word; zero behind its end."""
+    import numpy as np
+
+    low, stride = int(starts[0]), int(starts[1] - starts[0]) if starts.size > 1 else 1
+    if stride > 0 and bool((np.diff(starts) == stride).all()):  # of one length: no index needed
+        words: Words = np.ndarray((starts.size,), "<u8", data, low + k, (stride,))
+    else:
+        everywhere = np.ndarray((data.size - 7,), "<u8", data, 0, (1,))
+        words = everywhere[starts + k]
+    left = lengths - k
+    if int(left.min()) >= 8:  # noqa: PLR2004 - bytes of a word
+        return words
+    masks = np.array([(1 << 8 * n) - 1 for n in range(9)], np.uint64)
+    masked: Words = words & masks[np.minimum(left, 8)]
+    return masked
+
+
+def _finish_one_by_one(
+    lanes: tuple[Words, Words],
+    data: Bytes,
+    starts: Int64,
+    lengths: Int64,
+    todo: tuple[list[int], int],
+) -> None:
+    """Mix the rest of a few long texts, from byte `todo[1]` on; blocks would be mostly air."""
+    rows, k = todo
+    for row in rows:
+        begin, size = int(starts[row]), int(lengths[row])
+        text = data[begin + k : begin + size].tobytes()
+        for lane in (0, 1):
+            lanes[lane][row] = _mix_words(lane, int(lanes[lane][row]), text)

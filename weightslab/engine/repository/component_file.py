@@ -13,9 +13,8 @@ from weightslab.engine.identity.config import describe_config
 from weightslab.engine.jsonform import seal, seal_text, unseal, unseal_text
 from weightslab.engine.repository import layout
 from weightslab.engine.repository.config_file import config_from_bytes
-from weightslab.engine.repository.data_file import read_data_file
 from weightslab.engine.repository.manifest import check_schema
-from weightslab.engine.repository.sample_file import samples_from_bytes
+from weightslab.engine.repository.sample_base import read_sample_set
 
 if TYPE_CHECKING:
     from weightslab.engine.identity.samples import SampleSet
@@ -105,9 +104,8 @@ def read_samples(store: Store, record: ExperimentRecord) -> SampleSet:
 
     Raises: ObjectNotFoundError if there are none, IntegrityError, FormatError.
     """
-    key = layout.data_key(record.exp_hash)
-    name = key.rpartition("/")[2]
-    samples = samples_from_bytes(read_data_file(store, key), what=name)
+    name = layout.data_key(record.exp_hash).rpartition("/")[2]
+    samples = read_sample_set(store, record.exp_hash)
     _check_digest(name, samples.digest, record.components.data)
     return samples
 

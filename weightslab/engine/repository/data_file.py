@@ -29,12 +29,29 @@ if TYPE_CHECKING:
 
     from weightslab.engine.storage.store import Store
 
-__all__ = ["add_sidecar", "read_data_file", "save_backup", "sidecar_key"]
+__all__ = ["Stamp", "add_sidecar", "read_data_file", "save_backup", "sidecar_key", "stamp_of"]
 
 SCHEMA: Final = "weightslab.file"
 SCHEMA_VERSION: Final = 1
 _RESERVED: Final = ("samples",)
 _MAX_BACKUPS: Final = 10_000  # of one name in one experiment; a guard, not a design limit
+
+Stamp = tuple[int, int, int, int]  # device, inode, size in bytes, mtime in nanoseconds
+_verified: dict[tuple[str, Stamp], str] = {}  # digests of files that this process has read wholly
+_MAX_VERIFIED: Final = 1024
+
+
+def stamp_of(store: Store, key: str) -> Stamp | None:
+    """Return what tells a file from every other; a link to it has the same. None if it is absent."""
+    found = store.stat(key)
+    return None if found is None else (found.device, found.inode, found.size_bytes, found.mtime_ns)
+
+
+def _remember(store: Store, stamp: Stamp | None, digest: str) -> None:
+    if stamp is not None:
+        if len(_verified) >= _MAX_VERIFIED:
+            _verified.clear()
+        _verified[store.describe(), stamp] = digest
 
 
 def sidecar_key(key: str) -> str:
@@ -43,16 +60,23 @@ def sidecar_key(key: str) -> str:
 
 
 def add_sidecar(store: Store, key: str) -> None:
-    """Write the sidecar of a stored file, unless it is there."""
-    data = store.map(key)
-    name = key.rpartition("/")[2]
+    """Write the sidecar of a stored file, unless it is there.
+
+    Another name of a file that this process has read or written wholly is not read again.
+    """
+    if store.stat(sidecar_key(key)) is not None:
+        return
+    stamp, data, name = stamp_of(store, key), store.map(key), key.rpartition("/")[2]
+    known = None if stamp is None else _verified.get((store.describe(), stamp))
+    digest = digest_bytes(data) if known is None else known
+    _remember(store, stamp, digest)
     record = seal(
         {
             "schema": SCHEMA,
             "schema_version": SCHEMA_VERSION,
             "name": name,
             "size_bytes": len(data),
-            "content_digest": digest_bytes(data),
+            "content_digest": digest,
         }
     )
     store.put(sidecar_key(key), [record], if_absent=True)
@@ -64,7 +88,7 @@ def read_data_file(store: Store, key: str) -> memoryview:
     Raises: ObjectNotFoundError, MissingObjectError (no sidecar), TruncatedError,
         DigestMismatchError.
     """
-    data = store.map(key)
+    stamp, data = stamp_of(store, key), store.map(key)
     name = key.rpartition("/")[2]
     try:
         record, _ = unseal(store.map(sidecar_key(key)), what=f"{name}.json")
@@ -77,6 +101,7 @@ def read_data_file(store: Store, key: str) -> memoryview:
         raise TruncatedError(f"{name} has {len(data)} bytes, not {record.get('size_bytes')}")
     if digest_bytes(data) != record.get("content_digest"):
         raise DigestMismatchError(f"{name} is damaged: its bytes do not have the recorded digest")
+    _remember(store, stamp, str(record["content_digest"]))
     return data
 
 

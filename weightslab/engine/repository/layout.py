@@ -12,6 +12,7 @@
     checkpoints/{exp_hash}/model/{exp_hash}_step_000100[.r2].pending               hold of a writer
     checkpoints/{exp_hash}/hp/{exp_hash}_config[.r2].yaml
     checkpoints/{exp_hash}/data/{exp_hash}_samples.h5, {exp_hash}_{backup}.h5 and {file}.json
+    checkpoints/{exp_hash}/data/{exp_hash}_samples.base.h5          what a delta refers to
 
 Steps have at least six digits and are read as integers; revision 1 is not written.
 """
@@ -100,6 +101,11 @@ def data_key(exp_hash: str, name: str = "samples", *, revision: int = 1) -> str:
     """Return the key of the samples file or of a backup."""
     suffix = "" if revision == 1 else f".r{revision}"
     return f"{data_folder(exp_hash)}{exp_hash}_{name}{suffix}.h5"
+
+
+def samples_base_key(exp_hash: str) -> str:
+    """Return the key of the file that a samples file which is a delta refers to."""
+    return f"{data_folder(exp_hash)}{exp_hash}_samples.base.h5"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

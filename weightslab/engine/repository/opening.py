@@ -36,6 +36,11 @@ from weightslab.engine.repository.config_file import (
 )
 from weightslab.engine.repository.data_file import add_sidecar, sidecar_key
 from weightslab.engine.repository.experiment import ExperimentRecord
+from weightslab.engine.repository.sample_base import (
+    drop_unneeded_base,
+    remember_written,
+    render_samples,
+)
 from weightslab.engine.repository.sample_file import samples_to_bytes
 
 if TYPE_CHECKING:
@@ -57,7 +62,6 @@ class ExperimentContent:
     architecture_text: str = ""
     config: dict[str, Any] | None = None
     samples: SampleSet | None = None
-    discarded: SampleSet | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +71,8 @@ class _File:
     key: str
     render: Callable[[], bytes]
     check: Callable[[], object]
+    mend: Callable[[], bytes] | None = None  # makes it again beside what may be damaged, too
+    after: Callable[[], None] | None = None  # called when this process has written it
 
 
 def open_experiment(
@@ -154,8 +160,10 @@ def _files(store: Store, record: ExperimentRecord, content: ExperimentContent) -
         files.append(
             _File(
                 data_key,
-                lambda: samples_to_bytes(samples, discarded=content.discarded),
+                lambda: render_samples(store, exp_hash, samples),
                 lambda: read_samples(store, record),
+                lambda: samples_to_bytes(samples),
+                lambda: remember_written(store, exp_hash, samples),
             )
         )
     return files
@@ -185,6 +193,8 @@ def _ensure(store: Store, file: _File, *, force: bool) -> None:
     if store.stat(file.key) is None and store.put(file.key, [file.render()], if_absent=True):
         if is_data:
             add_sidecar(store, file.key)
+        if file.after is not None:
+            file.after()
         return
     try:
         if is_data and store.stat(sidecar_key(file.key)) is None:
@@ -197,7 +207,7 @@ def _ensure(store: Store, file: _File, *, force: bool) -> None:
             error.hint = "update_experiment_hash(..., force=True) writes the file again"
             raise
         logger.warning("writing %s again: %s", file.key, error)
-        store.put(file.key, [file.render()])
+        store.put(file.key, [(file.mend or file.render)()])
         if is_data:
             store.delete(sidecar_key(file.key))
             add_sidecar(store, file.key)
@@ -223,7 +233,7 @@ def tidy(store: Store, exp_hash: str) -> list[str]:
             removed += sweep(folder(exp_hash))
         for folder in (layout.config_folder, layout.data_folder):
             removed += sweep(folder(exp_hash))
-    removed += remove_leftovers(store, exp_hash)
+    removed += remove_leftovers(store, exp_hash) + drop_unneeded_base(store, exp_hash)
     if removed:
         logger.info("removed %d files of interrupted writes in %s", len(removed), exp_hash)
     return removed

@@ -1,74 +1,181 @@
-"""The samples file: the active UIDs of an experiment as compressed HDF5.
+"""The samples file: the samples of an experiment as compressed HDF5, whole or as what changed.
+
+A whole file has
 
     /active/int64           int64 [n]   UIDs given as integers, ascending
     /active/decimal_text    int64 [n]   UIDs given as decimal text ("17"), ascending
     /active/utf8            uint8 [m]   all other UIDs, UTF-8, joined, in ascending byte order
     /active/utf8_lengths    int64 [n]   length of each of them in bytes
-    /discarded/...          the same for the discarded UIDs, if they were given
+    /discarded/...          the same for discarded UIDs, if there are any
+    /facets/{name}          uint8 [m]   JSON: [[UID, value], ...], if the facet counts
 
-Attributes of the file: `schema`, `schema_version`, `digest` (of the active set).
+A delta has `/added`, `/removed` and `/discarded` instead: what to do to the set in the base file that
+lies beside it. Attributes of the file: `schema`, `schema_version`, `digest` (of the active set); of a
+delta also `base_digest` and `base_known_digest`, which the base has to have.
 """
 
 from __future__ import annotations
 
 import io
-from typing import TYPE_CHECKING, Any, Final
+import json
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import numpy as np
 
 from weightslab.engine.errors import DigestMismatchError, FormatError, InvalidManifestError
-from weightslab.engine.identity.samples import SampleSet
+from weightslab.engine.identity.base import Base, set_bits
+from weightslab.engine.identity.facets import key_of, keys_of
+from weightslab.engine.identity.overlay import Overlay, columns_of_given, state_of
+from weightslab.engine.identity.samples import SampleSet, checked_columns
+from weightslab.engine.identity.texts import PADDING, Texts, text_bounds
+from weightslab.engine.identity.uids import Columns, sort_integers
 from weightslab.engine.repository.manifest import check_schema
 
 if TYPE_CHECKING:
-    import h5py
+    from collections.abc import Callable
 
-__all__ = ["samples_from_bytes", "samples_to_bytes"]
+    import h5py
+    import numpy.typing as npt
+
+    Group = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], Texts]
+
+__all__ = ["BaseToken", "base_token", "delta_to_bytes", "samples_from_bytes", "samples_to_bytes"]
 
 SCHEMA: Final = "weightslab.samples"
 SCHEMA_VERSION: Final = 1
 _CHUNK: Final = 1 << 16  # 64 Ki elements: 512 KiB of int64, fits the chunk cache of HDF5 (1 MiB)
+_MALFORMED: Final = (OSError, KeyError, ValueError, TypeError, RuntimeError, RecursionError)
+
+Found = TypeVar("Found")
+BaseToken = tuple[str, str]  # digests of the active and of all known samples of a base
 
 
-def samples_to_bytes(samples: SampleSet, *, discarded: SampleSet | None = None) -> bytes:
-    """Write the sets as an HDF5 file image."""
+def token_of(base: Base) -> BaseToken:
+    """Return what a base file is recognised by."""
+    return base.active.digest, base.known.digest
+
+
+# ---------------------------------------------------------------- writing
+def samples_to_bytes(samples: SampleSet) -> bytes:
+    """Write the whole set as an HDF5 file image."""
+    return _whole(samples.overlay())
+
+
+def base_to_bytes(base: Base) -> bytes:
+    """Write a base as the file that deltas refer to."""
+    return _whole(Overlay.over(base))
+
+
+def _whole(overlay: Overlay) -> bytes:
+    active, discarded = overlay.active(), overlay.discarded()
+    groups = {"active": active}
+    if any(len(column) for column in discarded):
+        groups["discarded"] = discarded
+    return _render({"digest": overlay.state.digest}, groups, overlay)
+
+
+def delta_to_bytes(samples: SampleSet) -> bytes:
+    """Write what makes the set of its base, as an HDF5 file image."""
+    overlay = samples.overlay()
+    base, rows = overlay.base, overlay.changed_rows()
+    changed = Columns.of(*base.pick(rows))
+    is_active = overlay.holds(changed)
+    restored = changed.where(is_active)
+    more = columns_of_given(overlay.added)
+    removed = changed.where(~is_active)
+    groups: dict[str, Group] = {
+        "added": (
+            sort_integers(np.concatenate([restored.int64, more[0]])),
+            sort_integers(np.concatenate([restored.decimal_text, more[1]])),
+            Texts.join([restored.texts, more[2]]),
+        ),
+        "removed": (removed.int64, removed.decimal_text, removed.texts),
+        "discarded": columns_of_given(overlay.dropped),
+    }
+    digest, known = token_of(base)
+    attributes = {
+        "digest": samples.digest,
+        "base_digest": digest,
+        "base_known_digest": known,
+    }
+    return _render(attributes, groups, overlay)
+
+
+def _render(attributes: dict[str, str], groups: dict[str, Group], overlay: Overlay) -> bytes:
     import h5py
 
     image = io.BytesIO()
     with h5py.File(image, "w") as file:
         file.attrs["schema"] = SCHEMA
         file.attrs["schema_version"] = SCHEMA_VERSION
-        file.attrs["digest"] = samples.digest
-        _write_set(file.create_group("active"), samples)
-        if discarded is not None:
-            _write_set(file.create_group("discarded"), discarded)
+        for name, value in attributes.items():
+            file.attrs[name] = value
+        keys: list[int | bytes] = []
+        for name, columns in groups.items():
+            _write_set(file.create_group(name), columns)
+            if name != "removed" and overlay.facets:
+                keys += keys_of(Columns.of(*columns))
+        for facet, values in sorted(overlay.facets.items()):
+            pairs = [[_uid_of(key), values[key]] for key in keys if key in values]
+            text = json.dumps(pairs, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+            _write(file, f"facets/{facet}", np.frombuffer(text.encode(), np.uint8))
     return image.getvalue()
 
 
-def _write_set(group: h5py.Group, samples: SampleSet) -> None:
-    texts = samples.texts
-    columns: dict[str, np.ndarray[Any, Any]] = {
-        "int64": samples.int64,
-        "decimal_text": samples.decimal_text,
-        "utf8": np.frombuffer(b"".join(texts), np.uint8),
-        "utf8_lengths": np.fromiter(map(len, texts), np.int64, len(texts)),
-    }
-    for name, column in columns.items():
-        filters: dict[str, Any] = (
-            {"chunks": (min(len(column), _CHUNK),), "compression": "gzip", "compression_opts": 1}
-            if len(column)
-            else {}
-        )
-        group.create_dataset(name, data=column, shuffle=bool(filters), **filters)
+def _uid_of(key: int | bytes) -> int | str:
+    return key if isinstance(key, int) else key.decode()
 
 
-def samples_from_bytes(data: bytes | memoryview, *, what: str) -> SampleSet:
-    """Read the active set back and check it against the digest that it was stored with.
+def _write_set(group: h5py.Group, columns: Group) -> None:
+    texts = columns[2].ascending()
+    _write(group, "int64", columns[0])
+    _write(group, "decimal_text", columns[1])
+    _write(group, "utf8", texts.joined())
+    _write(group, "utf8_lengths", np.diff(texts.bounds).astype(np.int64))
 
+
+def _write(group: h5py.Group, name: str, column: npt.NDArray[Any]) -> None:
+    filters: dict[str, Any] = (
+        {"chunks": (min(len(column), _CHUNK),), "compression": "gzip", "compression_opts": 1}
+        if len(column)
+        else {}
+    )
+    group.create_dataset(name, data=column, shuffle=bool(filters), **filters)
+
+
+# ---------------------------------------------------------------- reading
+def base_token(data: bytes | memoryview, *, what: str) -> BaseToken | None:
+    """Return which base a samples file needs; None for a whole file.
+
+    Raises: InvalidManifestError, UnsupportedVersionError.
+    """
+
+    def read(_: h5py.File, attributes: dict[str, Any]) -> BaseToken | None:
+        if "base_digest" not in attributes:
+            return None
+        return str(attributes["base_digest"]), str(attributes["base_known_digest"])
+
+    return _reading(data, what, read)
+
+
+def samples_from_bytes(
+    data: bytes | memoryview, *, what: str, base: Base | None = None
+) -> SampleSet:
+    """Read a set back and check it against the digest that it was stored with.
+
+    Args:
+        data: the file.
+        what: its name for messages.
+        base: what `base_token` asks for.
+    Returns: a frozen set.
     Raises: InvalidManifestError, DigestMismatchError, UnsupportedVersionError.
     """
-    samples, digest = _read(data, "active", what)
-    assert samples is not None
+
+    def read(file: h5py.File, attributes: dict[str, Any]) -> tuple[SampleSet, str]:
+        overlay = Overlay.over(_read_base(file)) if base is None else _apply(base, file)
+        return SampleSet(overlay, frozen=True), str(attributes["digest"])
+
+    samples, digest = _reading(data, what, read)
     if samples.digest != digest:
         raise DigestMismatchError(
             f"{what} holds a sample set with the digest {samples.digest}, not {digest}"
@@ -76,40 +183,107 @@ def samples_from_bytes(data: bytes | memoryview, *, what: str) -> SampleSet:
     return samples
 
 
-def discarded_from_bytes(data: bytes | memoryview, *, what: str) -> SampleSet | None:
-    """Read the discarded set back; None if it was not recorded."""
-    return _read(data, "discarded", what)[0]
-
-
-def _read(data: bytes | memoryview, name: str, what: str) -> tuple[SampleSet | None, str]:
+def _reading(
+    data: bytes | memoryview, what: str, read: Callable[[h5py.File, dict[str, Any]], Found]
+) -> Found:
     import h5py
 
     try:
-        with h5py.File(io.BytesIO(data), "r") as file:
+        with h5py.File(_Mapped(data), "r") as file:
             attributes = {key: _plain(value) for key, value in file.attrs.items()}
             check_schema(attributes, schema=SCHEMA, version=SCHEMA_VERSION, what=what)
-            digest = str(attributes["digest"])
-            if name == "discarded" and name not in file:
-                return None, digest
-            return _read_set(file[name]), digest
+            return read(file, attributes)
     except FormatError:
         raise
-    except (OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
+    except _MALFORMED as error:
         raise InvalidManifestError(f"{what} is not a samples file: {error}") from error
 
 
-def _read_set(group: h5py.Group) -> SampleSet:
-    joined = group["utf8"][()].tobytes()
-    lengths = group["utf8_lengths"][()]
-    ends = np.cumsum(lengths)
-    if len(lengths) and (lengths.min() < 0 or ends[-1] != len(joined)):
-        raise ValueError("the lengths of the text UIDs do not fit their bytes")
-    texts = [joined[e - n : e] for e, n in zip(ends.tolist(), lengths.tolist(), strict=True)]
-    return SampleSet.from_columns(
-        int64=np.asarray(group["int64"][()], np.int64),
-        decimal_text=np.asarray(group["decimal_text"][()], np.int64),
-        texts=texts,
+def _read_base(file: h5py.File) -> Base:
+    active = _read_set(file["active"])
+    facets = _read_facets(file)
+    if "discarded" not in file:
+        return Base.of(active, known=state_of(active, facets), facets=facets)
+    discarded, state = _read_set(file["discarded"]), state_of(active, facets)
+    columns = Columns.of(
+        sort_integers(np.concatenate([active.int64, discarded.int64])),
+        sort_integers(np.concatenate([active.decimal_text, discarded.decimal_text])),
+        Texts.join([active.texts, discarded.texts]),
     )
+    known = state.plus(state_of(discarded, facets))
+    if len(columns) != known.count or (Base.of(active, known=state).find(discarded) >= 0).any():
+        raise ValueError("a sample is active and discarded")
+    base = Base.of(columns, known=known, active=state, facets=facets)
+    gone = np.zeros((len(base) + 7) // 8, np.uint8)
+    set_bits(gone, base.find(discarded))
+    return base.with_gone(gone, state)
+
+
+def _apply(base: Base, file: h5py.File) -> Overlay:
+    """Return what a delta makes of its base."""
+    overlay = Overlay.over(base)
+    facets = _read_facets(file)
+    removed, added, dropped = (_read_set(file[n]) for n in ("removed", "added", "discarded"))
+    overlay.discard(removed)
+    known = base.find(added) >= 0
+    overlay.restore(added.where(known))
+    overlay.add(added.where(~known), facets)
+    overlay.add(dropped, {})
+    overlay.discard(dropped)
+    return overlay
+
+
+def _read_facets(file: h5py.File) -> dict[str, dict[int | bytes, Any]]:
+    if "facets" not in file:
+        return {}
+    return {
+        name: {key_of(uid): value for uid, value in json.loads(dataset[()].tobytes())}
+        for name, dataset in file["facets"].items()
+    }
+
+
+def _read_set(group: h5py.Group) -> Columns:
+    size_bytes, lengths = group["utf8"].size, group["utf8_lengths"][()].astype(np.int64)
+    if lengths.size and (lengths.min() < 0 or int(lengths.sum()) != size_bytes):
+        raise ValueError("the lengths of the text UIDs do not fit their bytes")
+    joined = np.zeros(size_bytes + PADDING, np.uint8)
+    if size_bytes:
+        group["utf8"].read_direct(joined, dest_sel=np.s_[:size_bytes])  # no second copy of them
+    bounds = text_bounds(lengths)
+    del lengths
+    return checked_columns(group["int64"][()], group["decimal_text"][()], Texts(joined, bounds))
+
+
+class _Mapped(io.RawIOBase):
+    """A mapped file as HDF5 wants to see it, without a copy in memory."""
+
+    def __init__(self, data: bytes | memoryview) -> None:
+        self._data, self._at = memoryview(data), 0
+
+    def readable(self) -> bool:
+        # docstring inherited
+        return True
+
+    def seekable(self) -> bool:
+        # docstring inherited
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
+        # docstring inherited
+        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: len(self._data)}[whence]
+        self._at = max(0, start + offset)
+        return self._at
+
+    def tell(self) -> int:
+        # docstring inherited
+        return self._at
+
+    def readinto(self, buffer: Any, /) -> int:
+        # docstring inherited
+        part = self._data[self._at : self._at + len(buffer)]
+        memoryview(buffer).cast("B")[: len(part)] = part
+        self._at += len(part)
+        return len(part)
 
 
 def _plain(value: Any) -> Any:

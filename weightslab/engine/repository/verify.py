@@ -19,6 +19,7 @@ from weightslab.engine.repository.component_file import (
 from weightslab.engine.repository.config_file import config_from_bytes
 from weightslab.engine.repository.data_file import read_data_file
 from weightslab.engine.repository.experiment import ExperimentRecord
+from weightslab.engine.repository.sample_base import read_sample_set
 from weightslab.engine.tensors.check import verify_file
 
 if TYPE_CHECKING:
@@ -110,7 +111,8 @@ def _present(store: Store, exp_hash: str) -> set[str]:
         (layout.config_folder(exp_hash), ".yaml"),
         (layout.data_folder(exp_hash), ".h5"),
     ):
-        names = (name.removesuffix(".json") for name in store.list(folder))
+        names = {name.removesuffix(".json") for name in store.list(folder)}
+        names.discard(layout.samples_base_key(exp_hash).rpartition("/")[2])  # read with its delta
         found |= {folder + n for n in names if n.startswith(exp_hash) and n.endswith(ending)}
     return found
 
@@ -124,6 +126,8 @@ def _check_file(store: Store, record: ExperimentRecord | None, exp_hash: str, ke
         read_architecture(store, record)
     elif record is not None and key == layout.data_key(exp_hash):
         read_samples(store, record)
+    elif key == layout.data_key(exp_hash):
+        read_sample_set(store, exp_hash)
     elif record is not None and name.endswith(".yaml"):
         read_config(store, record, file=name)
     elif name.endswith(".yaml"):
