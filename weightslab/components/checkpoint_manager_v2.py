@@ -110,7 +110,7 @@ class CheckpointManagerV2:
         self._live = LiveObjects()
         self._ancestry = Ancestry(str(self.root.path))
         self._saver = CheckpointSaver(
-            self.root, self._ancestry, queue_depth=queue_depth if async_save else 0
+            self.root, self._ancestry, in_background=async_save, queue_depth=queue_depth
         )
         self._current: Identification | None = None
         self._pid = os.getpid()

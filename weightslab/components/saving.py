@@ -34,16 +34,18 @@ class CheckpointSaver:
     Args:
         root: where to.
         ancestry: follows the model objects.
-        queue_depth: snapshots that may wait or be written at once, each with memory of its own; 0
-            commits before `save` returns.
+        in_background: return from `save` before the commit.
+        queue_depth: snapshots that may be under way then, each with memory of its own.
     """
 
-    def __init__(self, root: CheckpointRoot, ancestry: Ancestry, *, queue_depth: int) -> None:
-        if isinstance(queue_depth, bool) or not isinstance(queue_depth, int) or queue_depth < 0:
+    def __init__(
+        self, root: CheckpointRoot, ancestry: Ancestry, *, in_background: bool, queue_depth: int
+    ) -> None:
+        if isinstance(queue_depth, bool) or not isinstance(queue_depth, int) or queue_depth < 1:
             raise ValueError(f"queue_depth is an int >= 1, not {queue_depth!r}")
         self._root = root
         self._ancestry = ancestry
-        self._background = BackgroundWriter(depth=queue_depth) if queue_depth else None
+        self._background = BackgroundWriter(depth=queue_depth) if in_background else None
         self._buffers = HostBuffers(keep=queue_depth)
 
     def save(self, capture: Callable[[], Draft], modules: Sequence[Any]) -> Path:
