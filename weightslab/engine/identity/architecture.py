@@ -6,7 +6,7 @@ import platform
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from weightslab.engine.errors import FormatError, IdentityError
 from weightslab.engine.identity.canonical import digest_of_encoding
@@ -55,7 +55,7 @@ def describe_model(model: nn.Module | Mapping[str, nn.Module]) -> ModelDescripti
     named = _named_models(model)
     readers = {name: ModelReader(one) for name, one in named.items()}
     identities = {name: reader.identity() for name, reader in readers.items()}
-    single = not isinstance(model, Mapping)
+    single = _is_module(model)
     identity: dict[str, Any] = {
         "scheme": f"model-1 libraries-{LIBRARY_LIST_VERSION}",
         "models": [[name, identities[name]] for name in sorted(identities)],
@@ -83,18 +83,24 @@ def describe_model(model: nn.Module | Mapping[str, nn.Module]) -> ModelDescripti
 
 
 def _named_models(model: Any) -> dict[str, Any]:
-    from torch import nn
-
-    named = dict(model) if isinstance(model, Mapping) else {"": model}
+    is_named = not _is_module(model) and isinstance(model, Mapping)
+    named = dict(model) if is_named else {"": model}
     if not named:
         raise IdentityError("an empty dict of models has no architecture", hint="pass a module")
     for name, one in named.items():
-        if not isinstance(name, str) or not isinstance(one, nn.Module):
+        if not isinstance(name, str) or not _is_module(one):
             raise TypeError(
                 f"a model is a torch.nn.Module or a dict of name -> module; {name!r} is a"
                 f" {type(one).__module__}.{type(one).__qualname__}"
             )
     return named
+
+
+def _is_module(model: Any) -> bool:
+    """Say whether this is a module, without asking its metaclass, which may be a user's."""
+    from torch import nn
+
+    return issubclass(type(model), nn.Module)
 
 
 def digest_of_document(document: Mapping[str, Any]) -> str:
@@ -115,8 +121,9 @@ def outline(model: nn.Module | Mapping[str, nn.Module]) -> dict[str, str]:
     plain attributes are not looked at: only `describe_model` sees those. Paths of a dict of models
     start with `name:`.
     """
-    if not isinstance(model, Mapping):
-        return outline_of(model)
+    if _is_module(model):
+        return outline_of(cast("nn.Module", model))
+    model = cast("Mapping[str, nn.Module]", model)
     return {
         f"{name}:{path}": line
         for name in sorted(model)

@@ -9,19 +9,15 @@ same under Python 3.10 to 3.13. Code without source is taken as byte-code, marke
 from __future__ import annotations
 
 import ast
-import hashlib
-import sys
-import types
-from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
+from weightslab.engine.identity.bytecode import byte_code_form
+from weightslab.engine.identity.codeform import CodeForm, Facts, Resolver
+from weightslab.engine.identity.effects import Effects, effects_of
 from weightslab.engine.identity.scopes import Scope
-from weightslab.engine.identity.source import code_key, find_source
+from weightslab.engine.identity.source import find_source
 from weightslab.engine.identity.syntax import (
-    MUTATORS,
     chain_of,
-    changed_names,
     constant_tree,
     fold_constants,
     is_none,
@@ -31,12 +27,13 @@ from weightslab.engine.identity.syntax import (
 )
 
 if TYPE_CHECKING:
+    import types
+    from collections.abc import Callable, Iterable
+
     from weightslab.engine.identity.canonical import Tree
 
-__all__ = ["CodeForm", "Facts", "Resolver", "canonical_code"]
+__all__ = ["canonical_code"]
 
-# resolves a dotted global ("F", "relu") to (tree that stands for it, number of names used up)
-Resolver = Callable[[tuple[str, ...]], "tuple[Tree, int]"]
 _SKIPPED: Final = frozenset({
     "ctx", "type_comment", "annotation", "returns", "type_params", "kind", "simple", "is_async",
 })  # fmt: skip
@@ -45,84 +42,24 @@ _COMPREHENSIONS: Final = (ast.ListComp, ast.SetComp, ast.DictComp, ast.Generator
 _EFFECTS: Final = (ast.Call, ast.Await, ast.Yield, ast.YieldFrom, ast.NamedExpr)
 
 
-@dataclass(slots=True)
-class Facts:
-    """What a function touches, found while it is serialised.
-
-    Attributes:
-        reads: attribute names read from anything.
-        writes: attribute names of the first parameter that are assigned, deleted or mutated.
-        dynamic: `getattr` with a computed name, `vars`, or `__dict__`: any attribute may be read.
-        uses_super: calls `super`.
-        stores_globals: names declared `global` and so changed at run time.
-        returns_value: has a `return` with something other than None, or yields.
-        in_place: assigns through an argument, or calls a method whose name ends in `_`.
-        imports: (module, name or None) imported while running; relative ones start with dots.
-    """
-
-    reads: set[str] = field(default_factory=set)
-    writes: set[str] = field(default_factory=set)
-    dynamic: bool = False
-    uses_super: bool = False
-    stores_globals: set[str] = field(default_factory=set)
-    returns_value: bool = False
-    in_place: bool = False
-    imports: set[tuple[str, str | None]] = field(default_factory=set)
-
-    def add(self, other: Facts) -> None:
-        """Take over what another function touches, its writes excepted (they are per class)."""
-        self.reads |= other.reads
-        self.dynamic |= other.dynamic
-        self.uses_super |= other.uses_super
-
-
-@dataclass(frozen=True, slots=True)
-class CodeForm:
-    """One function in canonical form.
-
-    Attributes:
-        tree: canonical tree.
-        facts: what it touches.
-        source: its text; empty for byte-code.
-        weak: the tree holds byte-code, which differs between Python versions.
-    """
-
-    tree: Tree
-    facts: Facts
-    source: str
-    weak: bool
-
-
-def canonical_code(code: types.CodeType, resolve: Resolver) -> CodeForm:
+def canonical_code(
+    code: types.CodeType, resolve: Resolver, notice: Callable[[Effects], None] | None = None
+) -> CodeForm:
     """Return the canonical form of a code object, its nested functions included.
 
     Args:
         resolve: gives the tree of a global; called once per use.
+        notice: is told what the code changes, before the first global is resolved.
     """
     found = find_source(code)
     if found is None or not isinstance(found.node, _FUNCTIONS):
-        return _byte_code(code, resolve)
+        return byte_code_form(code, resolve, notice)
+    effects = effects_of(found.node)
+    if notice is not None:
+        notice(effects)
     writer = _Writer(code, resolve)
-    writer.changing = changed_names(found.node)
     tree = writer.function(found.node)
-    return CodeForm(tree, writer.facts, found.text, weak=False)
-
-
-def _byte_code(code: types.CodeType, resolve: Resolver) -> CodeForm:
-    facts = Facts(returns_value=True, in_place=True, dynamic=True)
-    names: set[str] = set()
-    stack = [code]
-    while stack:
-        one = stack.pop()
-        names.update(one.co_names)
-        stack.extend(const for const in one.co_consts if isinstance(const, types.CodeType))
-    facts.reads |= names
-    facts.dynamic = "getattr" in names or "__dict__" in names
-    facts.uses_super = "super" in names
-    resolved = [[name, resolve((name,))[0]] for name in sorted(names)]
-    version = f"{sys.version_info.major}.{sys.version_info.minor}"
-    digest = hashlib.sha256(repr(code_key(code)).encode("utf-8", "backslashreplace")).hexdigest()
-    return CodeForm(["bytecode", version, digest, resolved], facts, "", weak=True)
+    return CodeForm(tree, writer.facts, effects, found.text, weak=False)
 
 
 class _Writer:
@@ -135,7 +72,9 @@ class _Writer:
         self._self = code.co_varnames[0] if code.co_argcount else None
         self._scopes: list[Scope] = []
         self._num_locals = 0
-        self.changing: frozenset[str] = frozenset()  # globals that this code changes: no constants
+        self._imported: dict[
+            str, tuple[str, tuple[str, ...]]
+        ] = {}  # local name -> what it stands for
 
     # ------------------------------------------------------------ names
     def _name(self, name: str) -> Tree:
@@ -154,7 +93,7 @@ class _Writer:
         else:
             if name in self._free:
                 return ["closure", name]
-        return ["global", name] if name in self.changing else self._resolve((name,))[0]
+        return self._resolve((name,))[0]
 
     def _is_global(self, name: str) -> bool:
         for scope in self._scopes:
@@ -195,7 +134,6 @@ class _Writer:
     def function(self, node: Any) -> Tree:
         """Serialise a function without its decorators and defaults: the live object has them."""
         scope = Scope.of_function(node)
-        self.facts.stores_globals |= scope.outer_globals
         self._scopes.append(scope)
         if isinstance(node, ast.Lambda):
             self.facts.returns_value |= not is_none(node.body)
@@ -236,6 +174,8 @@ class _Writer:
 
     # ------------------------------------------------------------ expressions
     def _name_node(self, node: ast.Name) -> Tree:
+        if node.id in self._imported and not self._is_global(node.id):
+            self.facts.imports.add(self._imported[node.id])
         return self._name(node.id)
 
     def _attribute(self, node: ast.Attribute) -> Tree:
@@ -243,24 +183,22 @@ class _Writer:
         if isinstance(node.ctx, ast.Load):
             self.facts.reads.add(node.attr)
             self.facts.dynamic |= node.attr == "__dict__"
-        elif chain and chain[0] == self._self:
-            self.facts.writes.add(chain[1])
-        else:
+        elif not (chain and chain[0] == self._self):
             self.facts.in_place = True
-        if chain and self._is_global(chain[0]) and chain[0] not in self.changing:
+        if chain and self._is_global(chain[0]):
             self.facts.reads.update(chain[1:])
             tree, used = self._resolve(chain)
-            for name in chain[used:]:
-                tree = ["attr", tree, name]
-            return tree
+            return _with_attributes(tree, chain[used:])
+        if chain and chain[0] in self._imported:
+            self.facts.reads.update(chain[1:])
+            origin, names = self._imported[chain[0]]
+            self.facts.imports.add((origin, (*names, *chain[1:])))
+            return _with_attributes(self._name(chain[0]), chain[1:])
         return ["attr", self.node(node.value), node.attr]
 
     def _subscript(self, node: ast.Subscript) -> Tree:
         if not isinstance(node.ctx, ast.Load):
             self.facts.in_place = True
-            chain = chain_of(node.value)
-            if chain and len(chain) > 1 and chain[0] == self._self:
-                self.facts.writes.add(chain[1])
         return ["item", self.node(node.value), self.node(node.slice)]
 
     def _call(self, node: ast.Call) -> Tree:
@@ -277,8 +215,6 @@ class _Writer:
         if isinstance(target, ast.Name):
             self.facts.uses_super |= target.id == "super"
             self.facts.dynamic |= target.id in ("vars", "dir")
-            if target.id in ("setattr", "delattr") and literal_argument(node, 1):
-                self.facts.writes.add(str(literal_argument(node, 1)))
             if target.id in ("getattr", "hasattr") and len(node.args) > 1:
                 name = literal_argument(node, 1)
                 self.facts.dynamic |= name is None
@@ -288,10 +224,7 @@ class _Writer:
             in_place = target.attr.endswith("_") and not target.attr.endswith("__")
             chain = chain_of(target)
             is_own = chain is not None and len(chain) > 2 and chain[0] == self._self  # noqa: PLR2004
-            if chain and is_own and (in_place or target.attr in MUTATORS):
-                self.facts.writes.add(chain[1])
-            else:
-                self.facts.in_place |= in_place
+            self.facts.in_place |= in_place and not is_own
 
     def _operator(self, node: Any) -> Tree:
         folded = fold_constants(node)
@@ -331,7 +264,13 @@ class _Writer:
     def _import(self, node: Any) -> Tree:
         origin = "." * (getattr(node, "level", 0) or 0) + (getattr(node, "module", None) or "")
         for alias in node.names:
-            self.facts.imports.add((origin, alias.name) if origin else (alias.name, None))
+            top = alias.name.partition(".")[0]
+            if origin:
+                self._imported[alias.asname or alias.name] = (origin, (alias.name,))
+            elif alias.asname:
+                self._imported[alias.asname] = (alias.name, ())
+            else:
+                self._imported[top] = (top, ())
         names = [
             [alias.name, self._name(alias.asname or alias.name.partition(".")[0])]
             for alias in node.names
@@ -351,6 +290,12 @@ class _Writer:
             bound = name in ("name", "rest") and isinstance(value, str)
             tree.append([name, self._name(value) if bound else self._value(value)])
         return tree
+
+
+def _with_attributes(tree: Tree, names: Iterable[str]) -> Tree:
+    for name in names:
+        tree = ["attr", tree, name]
+    return tree
 
 
 _HANDLERS: Final[dict[type, Callable[[Any, Any], Tree]]] = {

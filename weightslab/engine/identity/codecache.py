@@ -11,13 +11,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from weightslab.engine.identity.canonical import encode_canonical
-from weightslab.engine.identity.code import CodeForm, canonical_code
+from weightslab.engine.identity.code import canonical_code
 
 if TYPE_CHECKING:
     import types
+    from collections.abc import Callable
 
     from weightslab.engine.identity.canonical import Tree
-    from weightslab.engine.identity.code import Resolver
+    from weightslab.engine.identity.codeform import CodeForm, Resolver
+    from weightslab.engine.identity.effects import Effects
 
 __all__ = ["remembered_code"]
 
@@ -27,9 +29,13 @@ _Answers = list[tuple[tuple[str, ...], "tuple[Tree, int]"]]
 _forms: dict[int, tuple[types.CodeType, _Answers, CodeForm]] = {}
 
 
-def remembered_code(code: types.CodeType, resolve: Resolver) -> CodeForm:
-    """Return `canonical_code(code, resolve)`, from memory where nothing it depends on changed."""
+def remembered_code(
+    code: types.CodeType, resolve: Resolver, notice: Callable[[Effects], None]
+) -> CodeForm:
+    """Return `canonical_code(code, ...)`, from memory where nothing it depends on changed."""
     known = _forms.get(id(code))
+    if known is not None:
+        notice(known[2].effects)
     if known is not None and all(_same(resolve(chain), found) for chain, found in known[1]):
         return known[2]
     answers: _Answers = []
@@ -39,7 +45,7 @@ def remembered_code(code: types.CodeType, resolve: Resolver) -> CodeForm:
         answers.append((chain, found))
         return found
 
-    form = canonical_code(code, recording)
+    form = canonical_code(code, recording, notice)
     if not form.weak:  # its source may turn up later
         if len(_forms) >= _MAX_FORMS:
             _forms.pop(next(iter(_forms)), None)

@@ -28,7 +28,16 @@ from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from weightslab.engine.errors import NotCanonicalError
-from weightslab.engine.identity.library import dotted_name, is_library, public_class_name
+from weightslab.engine.identity.library import (
+    class_dict,
+    class_mro,
+    dotted_name,
+    is_library,
+    kinds,
+    module_of,
+    public_class_name,
+    qualified_name,
+)
 
 __all__ = [
     "LEAF",
@@ -44,7 +53,7 @@ __all__ = [
 
 Shape = tuple[str, Any]
 Special = Callable[[Any], "Shape | None"]
-LEAF: Final = frozenset({type(None), bool, int, float, str})
+LEAF: Final = kinds(type(None), bool, int, float, str)  # of `id(type(value))`
 _KEY: Final = (type(None), bool, int, float, str)
 _FUNCTIONS: Final = (
     types.FunctionType,
@@ -53,6 +62,7 @@ _FUNCTIONS: Final = (
     types.WrapperDescriptorType,
     type,
 )
+_FLAGS_OF: Final = type.__dict__["__flags__"].__get__
 _REMEDY: Final = "write it as a number, text, list or dict, or exclude the key with config_exclude"
 
 
@@ -69,7 +79,7 @@ def refuse(value: object, *, remedy: str = _REMEDY) -> NotCanonicalError:
     """Return the error for a value that has no deterministic form."""
     kind = type(value)
     return NotCanonicalError(
-        f"a {kind.__module__}.{kind.__qualname__} has no deterministic form", hint=remedy
+        f"a {module_of(kind)}.{qualified_name(kind)} has no deterministic form", hint=remedy
     )
 
 
@@ -79,16 +89,21 @@ def expand(value: Any) -> Shape:
     Raises: NotCanonicalError without a path (the caller knows it).
     """
     kind = type(value)
-    if kind in LEAF:
+    if id(kind) in LEAF:
         return "leaf", value
     for rule in (_standard, _foreign, _structured):
         if (shape := rule(value, kind)) is not None:
             return shape
-    if issubclass(kind, collections.abc.Mapping):
+    if _derives(kind, collections.abc.Mapping):
         return mapping_shape(_read_mapping(value))
-    if is_library(kind.__module__):  # a thread, a logger, an optimizer: more than its attributes
+    if is_library(module_of(kind)):  # a thread, a logger, an optimizer: more than its attributes
         raise refuse(value)
     return object_shape(class_label(kind), object_state(value))
+
+
+def _derives(kind: type, base: type) -> bool:
+    """Say whether a class is written as a subclass; `issubclass` of an ABC would hash the class."""
+    return any(one is base for one in class_mro(kind))
 
 
 def tagged(kind: str, payload: Any) -> Shape:
@@ -116,7 +131,7 @@ def _enum_shape(value: Any, kind: type) -> Shape:
     name, content = raw.get("_name_"), raw.get("_value_")
     if issubclass(kind, (str, int)) and not issubclass(kind, enum.Flag):
         return "again", content
-    shown = content if type(content) in LEAF else None
+    shown = content if id(type(content)) in LEAF else None
     return tagged("enum", [f"{class_label(kind)}.{name}", shown])
 
 
@@ -158,7 +173,7 @@ def _named(value: Any) -> Shape:
     name = dotted_name(value)
     if name is not None:
         return tagged("name", name)
-    if isinstance(value, type):
+    if issubclass(type(value), type):
         return tagged("class", class_label(value))
     raise refuse(value)
 
@@ -176,7 +191,7 @@ _BY_TYPE: Final[tuple[tuple[Any, Callable[[Any], Shape]], ...]] = (
     (Unordered, lambda v: ("set", v.members)),
     (dict, lambda v: mapping_shape(list(dict.items(v)))),
     ((range, collections.deque, collections.UserList), _elements),
-    ((collections.abc.KeysView, collections.abc.ValuesView), _elements),
+    ((type({}.keys()), type({}.values()), type({}.items())), _elements),
     (types.MappingProxyType, lambda v: mapping_shape(list(v.items()))),
     (slice, lambda v: tagged("slice", [v.start, v.stop, v.step])),
     (pathlib.PurePath, lambda v: ("leaf", v.as_posix())),
@@ -194,7 +209,7 @@ _BY_TYPE: Final[tuple[tuple[Any, Callable[[Any], Shape]], ...]] = (
 
 # ---------------------------------------------------------------- numpy, torch, OmegaConf
 def _foreign(value: Any, kind: type) -> Shape | None:
-    top = {base.__module__.partition(".")[0] for base in kind.__mro__}
+    top = {str(module_of(base)).partition(".")[0] for base in class_mro(kind)}
     if "numpy" in top:
         return _numpy_shape(value, kind)
     if "torch" in top:
@@ -224,7 +239,7 @@ def _torch_shape(value: Any, kind: type) -> Shape | None:
         if value.is_meta or value.is_sparse or value.is_quantized:
             raise refuse(value, remedy="pass its values as a list")
         return "again", value.detach().cpu().tolist()
-    if kind in (torch.dtype, torch.device, torch.layout, torch.memory_format):
+    if any(kind is one for one in (torch.dtype, torch.device, torch.layout, torch.memory_format)):
         return "leaf", str(value)
     if issubclass(kind, torch.nn.Module):
         raise refuse(value, remedy="pass modules as `model`, not inside the config")
@@ -266,7 +281,7 @@ def _read_mapping(value: Any) -> list[tuple[Any, Any]]:
         return [(key, value[key]) for key in value]
     except Exception as error:  # a user's mapping may raise anything
         raise NotCanonicalError(
-            f"reading a {type(value).__qualname__} failed: {type(error).__name__}",
+            f"reading a {qualified_name(type(value))} failed: {type(error).__name__}",
             hint="pass a dict",
         ) from error
 
@@ -275,7 +290,7 @@ def mapping_shape(items: list[tuple[Any, Any]]) -> Shape:
     """Return the shape of a mapping; keys that YAML cannot hold make it a list of pairs."""
     plain: dict[Any, Any] = {}
     for key, value in items:
-        short = key if type(key) in LEAF else _plain_key(key)
+        short = key if id(type(key)) in LEAF else _plain_key(key)
         if short is NotImplemented:
             return tagged("dict", Unordered(items))
         if short in plain:
@@ -298,26 +313,32 @@ def object_state(value: Any) -> dict[str, Any]:
     """
     kind = type(value)
     state: dict[str, Any] = {}
-    for base in kind.__mro__[:-1]:
-        if not base.__flags__ & (1 << 9):  # Py_TPFLAGS_HEAPTYPE: written in Python
+    for base in class_mro(kind)[:-1]:
+        if not _FLAGS_OF(base) & (1 << 9):  # Py_TPFLAGS_HEAPTYPE: written in Python
             raise refuse(value)
-        for name, member in vars(base).items():
-            if isinstance(member, types.MemberDescriptorType):
+        for name, member in class_dict(base).items():
+            if issubclass(type(member), types.MemberDescriptorType):
                 try:
                     state[name] = member.__get__(value, kind)
                 except AttributeError:  # a slot that was never set
                     continue
-    try:
-        own = object.__getattribute__(value, "__dict__")
-    except AttributeError:
-        own = None
+    own = _own_dict(value, kind)
     if own is None and not state and kind is not object:
-        own = {} if "__slots__" in vars(kind) else None
+        own = {} if "__slots__" in class_dict(kind) else None
     if own is None and not state:
         raise refuse(value)
     return {**state, **(own or {})}
 
 
+def _own_dict(value: Any, kind: type) -> dict[str, Any] | None:
+    """Return the `__dict__` of an object, past a class that answers for it by running code."""
+    for base in class_mro(kind):
+        member = class_dict(base).get("__dict__")
+        if type(member) is types.GetSetDescriptorType:
+            return member.__get__(value)  # type: ignore[no-any-return]
+    return None
+
+
 def class_label(kind: type) -> str:
     """Name a class: a library's in full, a user's without its module, so that it may move."""
-    return public_class_name(kind) if is_library(kind.__module__) else kind.__qualname__
+    return public_class_name(kind) if is_library(module_of(kind)) else qualified_name(kind)

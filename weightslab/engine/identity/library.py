@@ -20,6 +20,7 @@ __all__ = [
     "dotted_name",
     "home_of",
     "is_library",
+    "kinds",
     "module_of",
     "public_class_name",
     "qualified_name",
@@ -33,9 +34,6 @@ LIBRARIES: Final = frozenset({
     "sklearn", "timm", "torch", "torch_geometric", "torchaudio", "torchmetrics", "torchtune",
     "torchvision", "transformers", "triton", "xformers",
 })  # fmt: skip
-_DESCRIPTORS: Final = frozenset({
-    types.MethodDescriptorType, types.WrapperDescriptorType, types.ClassMethodDescriptorType,
-})  # fmt: skip
 # read past the metaclass, which may be a user's and answer by running code
 _MRO_OF: Final = type.__dict__["__mro__"].__get__
 _DICT_OF: Final = type.__dict__["__dict__"].__get__
@@ -45,9 +43,19 @@ _QUALNAME_OF: Final = type.__dict__["__qualname__"].__get__
 _PUBLIC_HOMES: Final = ("torch.nn", "torch.nn.functional", "torch", "torch.optim", "numpy")
 
 
+def kinds(*classes: type) -> frozenset[int]:
+    """Return a set to look up `id(type(value))` in: the metaclass of a user may hash or compare."""
+    return frozenset(map(id, classes))
+
+
 def is_library(module_name: object) -> bool:
     """Say whether code of this module is known by name; other code is described by its content."""
     return type(module_name) is str and _is_library(module_name)
+
+
+_DESCRIPTORS: Final = kinds(
+    types.MethodDescriptorType, types.WrapperDescriptorType, types.ClassMethodDescriptorType
+)
 
 
 @functools.lru_cache(maxsize=4096)
@@ -102,7 +110,7 @@ def dotted_name(value: Any) -> str | None:  # noqa: PLR0911  one line per kind o
         return _function_name(value)
     if kind is types.BuiltinFunctionType:
         return _builtin_name(value)
-    if kind in _DESCRIPTORS:
+    if id(kind) in _DESCRIPTORS:
         return f"{public_class_name(value.__objclass__)}.{value.__name__}"
     if type(value).__module__ == "numpy" and type(value).__name__ == "ufunc":
         return f"numpy.{value.__name__}"
@@ -126,6 +134,8 @@ def _function_name(value: types.FunctionType) -> str | None:
         return None
     for place in (value.__module__, home):
         module = sys.modules.get(place or "")
+        if not is_library(place):  # copied by functools.wraps from what is wrapped
+            continue
         if module is not None and module.__dict__.get(value.__name__) is value:
             return f"{place}.{value.__name__}"
     made_at_run_time = "<" in value.__qualname__ or "__wrapped__" in value.__dict__

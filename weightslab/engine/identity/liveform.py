@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import hashlib
 import logging
 import random
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from weightslab.engine.errors import NotCanonicalError
 from weightslab.engine.identity.declared import declared_shape
 from weightslab.engine.identity.hfconfig import HfConfigs, is_hf_config
-from weightslab.engine.identity.library import bare_name, module_of
+from weightslab.engine.identity.library import bare_name, class_mro, kinds, module_of
 from weightslab.engine.identity.plain import to_plain
 from weightslab.engine.identity.wrappers import unwrap
 
@@ -28,10 +29,10 @@ if TYPE_CHECKING:
 
 __all__ = ["LiveForms", "Places"]
 
-_PLAIN: Final = frozenset({
+_PLAIN: Final = kinds(
     type(None), bool, int, float, complex, str, bytes, list, tuple, dict, set, frozenset, range, slice,
     type, types.FunctionType, types.MethodType, types.BuiltinFunctionType, types.ModuleType,
-})  # fmt: skip
+)  # fmt: skip
 # state of the running process, not of the architecture
 _RUNTIME: Final = (
     type(threading.Lock()),
@@ -44,6 +45,12 @@ _RUNTIME: Final = (
     logging.LoggerAdapter,
     random.Random,
 )
+# modules of the standard library whose objects are files, threads, queues, connections, positions
+_RUNTIME_HOMES: Final = frozenset({
+    "_asyncio", "_contextvars", "_io", "_queue", "_socket", "_ssl", "_thread", "asyncio",
+    "concurrent", "contextvars", "io", "logging", "mmap", "multiprocessing", "queue",
+    "sched", "selectors", "socket", "sqlite3", "ssl", "subprocess", "tempfile", "threading",
+})  # fmt: skip
 
 
 @dataclass(slots=True)
@@ -176,7 +183,7 @@ class LiveForms:
 
 def _kind_of_live(kind: type) -> str | None:
     """Return `module`, `tensor`, `config`, an empty text for plain Python, else None."""
-    if kind in _PLAIN:
+    if id(kind) in _PLAIN:
         return ""
     import torch
     from torch import nn
@@ -197,11 +204,19 @@ def _other_shape(value: Any, kind: type) -> Shape | None:
     if np is not None and issubclass(kind, np.ndarray) and value.dtype.kind in "?biufc":
         digest = hashlib.sha256(np.ascontiguousarray(value).tobytes()).hexdigest()
         return "dict", [("$array", [value.dtype.str, list(value.shape), digest])]
-    if issubclass(kind, (*_RUNTIME, torch.Generator)) or _is_stream(kind):
+    if issubclass(kind, (*_RUNTIME, torch.Generator)) or _is_stream(kind) or _is_running(kind):
         return "dict", [("$runtime", bare_name(kind))]
     if issubclass(kind, weakref.ref):
         return "dict", [("$weakref", weakref.ref.__call__(value))]
     return declared_shape(value)
+
+
+def _is_running(kind: type) -> bool:
+    """Say whether objects of this class belong to the process: an open file, a thread, a queue."""
+    if issubclass(kind, (type, enum.Enum)):
+        return False
+    homes = {str(module_of(base)).partition(".")[0] for base in class_mro(kind)}
+    return not homes.isdisjoint(_RUNTIME_HOMES)
 
 
 def _dense_parts(tensor: Any) -> list[Any]:

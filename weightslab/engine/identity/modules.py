@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from weightslab.engine.errors import IdentityError
-from weightslab.engine.identity.callables import functions_of
+from weightslab.engine.identity.callables import cached_names, functions_of, library_bases
+from weightslab.engine.identity.changes import Changes, Written
 from weightslab.engine.identity.declared import (
     MARKS,
     Declared,
@@ -35,7 +36,6 @@ from weightslab.engine.identity.library import (
     class_mro,
     is_library,
     module_of,
-    public_class_name,
 )
 from weightslab.engine.identity.liveform import LiveForms, Places
 from weightslab.engine.identity.reach import CodeTable
@@ -60,7 +60,7 @@ _CODE: Final = (types.FunctionType, staticmethod, classmethod, property)
 
 @dataclass(slots=True)
 class _Class:
-    """What is known of one module class; `writes` and `dynamic` grow while code is reached."""
+    """What is known of one module class; `written` and `dynamic` grow while code is reached."""
 
     cls: type
     name: str
@@ -71,13 +71,14 @@ class _Class:
     patched: list[tuple[str, types.FunctionType]]
     user_bases: list[type]
     library_bases: list[str]
-    writes: set[str] = field(default_factory=set)
+    caches: frozenset[str]
+    written: Written
     dynamic: bool = False
     members: dict[tuple[int, str], Any] = field(default_factory=dict)  # described so far
     code: list[Any] | None = None
 
     @classmethod
-    def of(cls, kind: type) -> _Class:
+    def of(cls, kind: type, changes: Changes) -> _Class:
         home = module_of(kind)
         library = is_library(home)
         return cls(
@@ -89,9 +90,9 @@ class _Class:
             constants=constants_of(kind),
             patched=list(patched_methods(kind)),
             user_bases=[b for b in class_mro(kind) if not is_library(module_of(b))],
-            library_bases=[
-                public_class_name(b) for b in class_mro(kind) if is_library(module_of(b))
-            ],
+            library_bases=library_bases(kind),
+            caches=cached_names(kind),
+            written=Written((), changes, ()),
         )
 
 
@@ -126,12 +127,21 @@ class ModelReader:
         self._walked = list(walk(model))
         self._label = label
         self._places = Places() if places is None else places
+        self._outside = dict(self._places.by_id), self._places.num_apart
+        self._model = unwrap(model)
+        self._flat = flat_parts(model)
+        self._begin(Changes())
+
+    def _begin(self, changes: Changes) -> None:
+        """Forget all that was described; what is known to change from now on is no constant."""
+        label = self._label
+        self._places.by_id, self._places.num_apart = dict(self._outside[0]), self._outside[1]
         paths = {id(m): path for path, m, first in self._walked if m is not None and first is None}
         self._places.by_id.update((key, f"{label}: {path}") for key, path in paths.items())
         self._forms = LiveForms(paths, self._places, self._describe_apart)
-        self._table = CodeTable(self._forms.shape_of)
+        self._table = CodeTable(self._forms.shape_of, changes)
         self._tensors = TensorSpecs(
-            self._forms, self._table.plain, is_machinery, flat=flat_parts(model), paths=paths
+            self._forms, self._table.plain, is_machinery, flat=self._flat, paths=paths
         )
         self._apart: dict[str, ModelReader] = {}
         self._classes: dict[int, _Class] = {}
@@ -141,7 +151,7 @@ class ModelReader:
             if m is not None and first is None
         ]
         self._table.known_classes = frozenset(self._classes)
-        self.class_name = self._class_of(unwrap(model)).name
+        self.class_name = self._class_of(self._model).name
         for row in self._rows:
             self._tensors.register(row.path, row.module, row.kind.declared.exclude)
         self._identity: dict[str, Any] | None = None
@@ -150,7 +160,7 @@ class ModelReader:
         cls = real_class(module)
         known = self._classes.get(id(cls))
         if known is None:
-            known = self._classes[id(cls)] = _Class.of(cls)
+            known = self._classes[id(cls)] = _Class.of(cls, self._table.changes)
         return known
 
     def _attributes_of(self, module: nn.Module) -> dict[str, Any]:
@@ -177,6 +187,9 @@ class ModelReader:
     def _describe(self) -> dict[str, Any]:
         if self._identity is None:
             self._reach_all()
+            while self._table.changes.is_stale:
+                self._begin(Changes(self._table.changes))
+                self._reach_all()
             rows = iter(self._rows)
             modules = [self._place(*found, rows) for found in self._walked]
             identity: dict[str, Any] = {
@@ -244,7 +257,7 @@ class ModelReader:
         result: list[Any] = []
         for base in kind.user_bases:
             found: dict[str, Any] = {}
-            for name, member in class_dict(base).items():
+            for name, member in sorted(class_dict(base).items()):  # labels do not tell the order
                 hidden = name in seen and not self._table.uses_super
                 if not hidden and self._counts(kind, name, member):
                     key = (id(base), name)
@@ -254,18 +267,17 @@ class ModelReader:
                     found[name] = kind.members[key]
             seen |= found.keys()
             result.append([bare_name(base), dict(sorted(found.items()))])
-        for facts in self._facts_of(kind):
-            kind.writes |= facts.writes
-            kind.dynamic |= facts.dynamic
+        methods = [
+            function
+            for base in kind.user_bases
+            for name, member in class_dict(base).items()
+            if name not in _NEVER
+            for function in functions_of(member)
+        ]
+        kind.written = self._table.written_by(methods)
+        entries = [self._table.entry_of(method) for method in methods]
+        kind.dynamic = any(entry.facts.dynamic for entry in entries if entry is not None)
         return result
-
-    def _facts_of(self, kind: _Class) -> Iterator[Any]:
-        for base in kind.user_bases:
-            for name, member in class_dict(base).items():
-                for function in functions_of(member):
-                    entry = self._table.entry_of(function)
-                    if entry is not None and name not in _NEVER:
-                        yield entry.facts
 
     def _counts(self, kind: _Class, name: str, member: Any) -> bool:
         if name in _NEVER or name in MARKS or name in kind.declared.exclude:
@@ -276,7 +288,7 @@ class ModelReader:
         dunder = name.startswith("__") and name.endswith("__")
         if issubclass(type(member), _CODE):
             return wanted or (kind.dynamic and not dunder)
-        return not dunder and wanted and name not in kind.writes
+        return not dunder and wanted and not kind.written.hides(name, member)
 
     # ------------------------------------------------------------ attributes
     def _fixed_part(self, row: _Row) -> None:
@@ -309,10 +321,10 @@ class ModelReader:
             return set()
         counted = set()
         for name, value in row.own.items():
-            if name in INFRASTRUCTURE or name in kind.declared.exclude:
+            if name in INFRASTRUCTURE or name in kind.declared.exclude or name in kind.caches:
                 continue
-            read = (kind.dynamic or name in reads) and name not in kind.writes
-            if read or name in kind.declared.include:
+            read = kind.dynamic or name in reads
+            if (read and not kind.written.hides(name, value)) or name in kind.declared.include:
                 counted.add(name)
                 if name not in row.described:
                     row.described[name] = self._plain(row, name, value)
@@ -352,7 +364,7 @@ class ModelReader:
             row.path,
             row.module,
             declared.exclude,
-            written=kind.writes - declared.include,
+            is_state=lambda name, t: name not in declared.include and kind.written.hides(name, t),
             derived=kind.derived,
         )
         parts = {"parameters": row.parameters, "buffers": buffers, "hooks": row.hooks}

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 __all__ = ["MAX_VALUES", "Where", "plain_bytes", "plain_tree", "to_plain"]
 
 MAX_VALUES: Final = 20_000_000  # 2 GB of Python objects; aliases nested 25 deep reach it first
-_FLAT: Final = LEAF - {float}  # floats may be infinite, and then JSON has no word for them
+_FLAT: Final = LEAF - {id(float)}  # floats may be infinite, and then JSON has no word for them
 _SLOW: Final = object()
 Where = tuple[Any, Any]  # (parent, key): rendered only when an error needs the path
 
@@ -69,9 +69,9 @@ def to_plain(
 def _quick(value: Any, json: bool) -> Any:
     """Return the plain form of a number, text or flat sequence of them; `_SLOW` for the rest."""
     kind = type(value)
-    if kind in LEAF:
+    if id(kind) in LEAF:
         return value if not json or kind is not float or math.isfinite(value) else _SLOW
-    if kind in (tuple, list) and all(type(item) in _FLAT for item in value):
+    if (kind is tuple or kind is list) and all(id(type(item)) in _FLAT for item in value):
         return list(value)
     return _SLOW
 
@@ -108,7 +108,7 @@ class _Writer:
         return out[0]
 
     def _visit(self, value: Any, where: Where | None, soft: bool, into: Any, slot: Any) -> None:
-        if type(value) in LEAF:
+        if id(type(value)) in LEAF:
             finite = not self._json or type(value) is not float or math.isfinite(value)
             into[slot] = value if finite else {"$float": repr(value)}
             return

@@ -7,21 +7,19 @@ changes one entry, which can be named to people.
 
 from __future__ import annotations
 
-import builtins
 import contextlib
 import dis
 import enum
 import functools
-import importlib.util
-import sys
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 from weightslab.engine.errors import IdentityError, NotCanonicalError
 from weightslab.engine.identity.callables import (
     functions_of,
+    library_bases,
     library_object,
     library_wrapper,
     members_of,
@@ -30,11 +28,21 @@ from weightslab.engine.identity.callables import (
     wrapped_shape,
 )
 from weightslab.engine.identity.canonical import Tree, component_digest
-from weightslab.engine.identity.code import CodeForm, Facts
+from weightslab.engine.identity.changes import NOTHING, Changes, Written, changes_itself
 from weightslab.engine.identity.codecache import remembered_code
+from weightslab.engine.identity.codeform import CodeForm, Facts
 from weightslab.engine.identity.declared import MARKS, check_included, declared_by
+from weightslab.engine.identity.effects import Effects
 from weightslab.engine.identity.expand import Shape, Unordered, object_shape, object_state
-from weightslab.engine.identity.library import dotted_name, home_of, is_library, public_class_name
+from weightslab.engine.identity.globalnames import GlobalsOf, imported_values
+from weightslab.engine.identity.library import (
+    bare_name,
+    dotted_name,
+    home_of,
+    is_library,
+    module_of,
+    qualified_name,
+)
 from weightslab.engine.identity.plain import plain_tree, to_plain
 
 __all__ = ["CodeTable", "Entry", "function_shape"]
@@ -55,25 +63,30 @@ class Entry:
         source: its text, for people; empty where there is none.
         weak: described by byte-code.
         facts: what it touches.
+        effects: what it changes.
+        changed: attributes of its first parameter that functions change to which it hands them.
     """
 
     digest: str
     source: str
     weak: bool
     facts: Facts
+    effects: Effects
+    changed: frozenset[str]
 
 
 class CodeTable:
     """Label -> entry for everything reached so far; grows while values are described."""
 
-    def __init__(self, special: Special | None = None) -> None:
+    def __init__(self, special: Special | None = None, changes: Changes | None = None) -> None:
         self.entries: dict[str, Entry] = {}
         self.reads: set[str] = set()
         self.uses_super = False
         self.known_classes: frozenset[int] = frozenset()  # ids: a metaclass may hash
         self._special = special
+        self.changes = changes or Changes()
         self.values: dict[str, dict[str, Any]] = {}  # label -> what its text does not show
-        self._labels: dict[int, str] = {}
+        self._labels: dict[Any, str] = {}
         self._keep: list[Any] = []  # a label is found by id: the object must live as long
 
     # ------------------------------------------------------------ values
@@ -96,13 +109,17 @@ class CodeTable:
         if self._special is not None and (shape := self._special(value)) is not None:
             return shape
         kind = type(value)
-        if issubclass(kind, dict) and kind.__module__ in ("builtins", "collections"):
+        if issubclass(kind, dict) and module_of(kind) in ("builtins", "collections"):
             if all(type(key) is str for key in value):
                 return "dict", list(value.items())
             return "dict", [("$dict", Unordered(value.items()))]
         if kind is Unordered:
             return None
-        if kind in (set, frozenset):  # not a list here: what iterates over it sees another order
+        if kind is types.ModuleType and not is_library(value.__name__):
+            return "dict", [("$names", self.space(vars(value)))]
+        if (
+            kind is set or kind is frozenset
+        ):  # not a list here: what iterates over it sees another order
             return "dict", [("$set", Unordered(value))]
         if kind is types.FunctionType or issubclass(kind, type):
             return self._code_shape(value)
@@ -111,7 +128,7 @@ class CodeTable:
     def _code_shape(self, value: Any) -> Shape | None:
         if dotted_name(value) is not None:
             return None
-        if isinstance(value, type):
+        if issubclass(type(value), type):
             return "dict", [("$class", self.class_of(value))]
         function = plain_function(value)
         if is_library(home_of(function)):
@@ -121,23 +138,29 @@ class CodeTable:
     def _object_shape(self, value: Any) -> Shape | None:
         """Return class code and state of an object of a user's class, None for other values."""
         kind = type(value)
-        if is_library(kind.__module__) or issubclass(kind, (type, enum.Enum)):
+        if is_library(module_of(kind)) or issubclass(kind, (type, enum.Enum)):
             return None
         try:
             state = object_state(value)
         except NotCanonicalError:  # a subclass of a built-in type: its content says more
             return None
         label = self.class_of(kind, constructed=False)
-        written = set[str]()
-        for base in user_bases(kind):
-            for _, member in members_of(base, constructed=False):
-                for function in functions_of(member):
-                    entry = self.entry_of(function)
-                    written |= entry.facts.writes if entry is not None else set()
         declared = declared_by(kind)
         check_included(kind, declared.include, state)
-        hidden = (written - declared.include) | declared.exclude
-        constant = {name: item for name, item in state.items() if name not in hidden}
+        methods = [
+            function
+            for base in user_bases(kind)
+            for _, member in members_of(base, constructed=False)
+            for function in functions_of(member)
+        ]
+        written = self.written_by(methods)
+
+        def counts(name: str, item: Any) -> bool:
+            if name in declared.include or name in declared.exclude:
+                return name in declared.include
+            return not written.hides(name, item) and not self.changes.hides(name, item)
+
+        constant = {name: item for name, item in state.items() if counts(name, item)}
         return object_shape(label, constant)
 
     # ------------------------------------------------------------ functions
@@ -147,8 +170,11 @@ class CodeTable:
         if known is not None:
             return known
         label = self._new_label(function, function.__qualname__)
-        names = _GlobalsOf(function, self, label)
-        form = remembered_code(function.__code__, names)
+        names = GlobalsOf(function, self, label)
+        own: set[str] = set()
+        form = remembered_code(
+            function.__code__, names, lambda e: own.update(self.changes.note(function, e))
+        )
         self._note(form.facts)
         changing = _stored_names(function.__code__, "STORE_DEREF")
         closure = [
@@ -161,14 +187,29 @@ class CodeTable:
         tree = [
             "function",
             form.tree,
-            self.tree(list(function.__defaults__ or ()), f"defaults of {label}"),
-            self.tree(dict(function.__kwdefaults__ or {}), f"defaults of {label}"),
+            *self._defaults(function, form, label),
             closure,
             self._imports(function, form.facts, label),
         ]
-        self._store(label, tree, form)
+        self._store(label, tree, form, frozenset(own))
         self.values[label] = self._shown(function, names.constants)
         return label
+
+    def _defaults(self, function: types.FunctionType, form: CodeForm, label: str) -> list[Tree]:
+        """Describe the defaults; one that the code fills (`seen=[]; seen.append(1)`) is state."""
+        code, defaults = function.__code__, function.__defaults__ or ()
+        named = code.co_varnames[: code.co_argcount][code.co_argcount - len(defaults) :]
+        filled = {chain[0] for chain in form.effects.changed if len(chain) == 1}
+        path = f"defaults of {label}"
+
+        def tree(name: str, value: Any) -> Tree:
+            changing = name in filled and not changes_itself(value)
+            return ["changing"] if changing else self.tree(value, path)
+
+        return [
+            [tree(name, value) for name, value in zip(named, defaults, strict=True)],
+            [[n, tree(n, v)] for n, v in sorted((function.__kwdefaults__ or {}).items())],
+        ]
 
     def _shown(self, function: types.FunctionType, constants: dict[str, Any]) -> dict[str, Any]:
         """Return the values that the function uses, by name, so that a change of one can be told."""
@@ -185,33 +226,22 @@ class CodeTable:
 
     def _imports(self, function: types.FunctionType, facts: Facts, label: str) -> Tree:
         """Describe what a function imports from user modules while it runs."""
-        found: list[Tree] = []
-        for origin, name in sorted(facts.imports, key=str):
-            module = origin
-            if origin.startswith("."):
-                package = str(function.__globals__.get("__package__") or "")
-                module = importlib.util.resolve_name(origin, package) if package else origin
-            if is_library(module):
-                continue
-            content = (
-                vars(sys.modules[module]).get(name) if name and module in sys.modules else None
-            )
-            if content is None:
-                raise IdentityError(
-                    f"{label} imports {origin}{f' ({name})' if name else ''} while it runs, so what"
-                    " it uses cannot be described",
-                    hint="import it at the top of the file",
-                )
-            found.append([origin, name, self.tree(content, f"{label} -> {origin}.{name}")])
-        return found
+        return [
+            [origin, name, "absent"]
+            if value is NOTHING
+            else [origin, name, self.tree(value, f"{label} -> {origin}.{name}")]
+            for origin, name, value in imported_values(function, facts.imports, label)
+        ]
 
     def _cell(self, cell: Any, path: str) -> Tree:
         try:
             content = cell.cell_contents
         except ValueError:  # a name that was never bound
             return ["empty"]
-        if isinstance(content, type) and path.endswith(".__class__"):
+        if issubclass(type(content), type) and path.endswith(".__class__"):
             return ["own class"]
+        if self.changes.changes_object(content):
+            return ["changing"]
         return ["cell", self.tree(content, path)]
 
     def entry_of(self, function: types.FunctionType) -> Entry | None:
@@ -219,7 +249,37 @@ class CodeTable:
         label = self._labels.get(id(function))
         return self.entries[label] if label is not None else None
 
+    def written_by(self, methods: Iterable[types.FunctionType]) -> Written:
+        """Return what those of the methods that were reached change on their first parameter."""
+        entries = [entry for m in methods if (entry := self.entry_of(m)) is not None]
+        extra = {name for entry in entries for name in entry.changed}
+        return Written([entry.effects for entry in entries], self.changes, extra)
+
     # ------------------------------------------------------------ classes
+    def space(self, names: Mapping[str, Any]) -> Tree:
+        """Describe all that a namespace of a file defines: what a computed name may mean."""
+        key = ("space", id(names))
+        known = self._labels.get(key)
+        if known is not None:
+            return known
+        label = self._new_label(names, "names of a file", key=key)
+        home, weak = names.get("__name__"), False
+        members: list[Tree] = []
+        for name, value in sorted(names.items()):
+            if name.startswith("__") or type(value) is types.ModuleType:
+                continue
+            if dotted_name(value) is not None or not _is_at_home(value, home):
+                continue
+            if self.changes.changes_name(names, name) or self.changes.changes_object(value):
+                continue
+            try:
+                members.append([name, self.tree(value, f"{home}.{name}")])
+            except IdentityError:  # said by the weak mark: nobody knows whether it is used
+                weak = True
+                members.append([name, ["opaque", bare_name(type(value))]])
+        self._store(label, members, CodeForm(members, Facts(), Effects(None), "", weak=weak))
+        return label
+
     def class_of(self, cls: type, *, constructed: bool = True) -> str:
         """Describe all behaviour of a user's class; return its label.
 
@@ -227,28 +287,26 @@ class CodeTable:
             constructed: code can make instances, so the constructor counts too.
         """
         if id(cls) in self.known_classes:
-            return f"module class {cls.__name__}"
-        key = id(cls) * 2 + constructed
+            return f"module class {bare_name(cls)}"
+        key = ("class", id(cls), constructed)
         known = self._labels.get(key)
         if known is not None:
             return known
-        label = self._new_label(cls, f"class {cls.__qualname__}", key=key)
-        facts = Facts()
-        tree: list[Tree] = ["class", cls.__name__]
+        label = self._new_label(cls, f"class {qualified_name(cls)}", key=key)
+        tree: list[Tree] = ["class", bare_name(cls)]
         hidden = declared_by(cls).exclude | MARKS
         for base in user_bases(cls):
             members = []
             for name, member in sorted(members_of(base, constructed=constructed)):
-                if name in hidden:
-                    continue
-                members.append([name, self.tree(member, f"{cls.__qualname__}.{name}")])
-            tree.append([base.__name__, members])
-        tree.append([public_class_name(b) for b in cls.__mro__ if is_library(b.__module__)])
-        self._store(label, tree, CodeForm(tree, facts, "", weak=False))
+                if name not in hidden:
+                    members.append([name, self.tree(member, f"{qualified_name(cls)}.{name}")])
+            tree.append([bare_name(base), members])
+        tree.append(list[Tree](library_bases(cls)))
+        self._store(label, tree, CodeForm(tree, Facts(), Effects(None), "", weak=False))
         return label
 
     # ------------------------------------------------------------ bookkeeping
-    def _new_label(self, thing: Any, name: str, *, key: int | None = None) -> str:
+    def _new_label(self, thing: Any, name: str, *, key: Any = None) -> str:
         name = name.rpartition("<locals>.")[2]
         label, number = name, 1
         while label in self.entries:
@@ -263,60 +321,23 @@ class CodeTable:
         self.reads |= facts.reads
         self.uses_super |= facts.uses_super
 
-    def _store(self, label: str, tree: Tree, form: CodeForm) -> None:
+    def _store(
+        self, label: str, tree: Tree, form: CodeForm, changed: frozenset[str] = frozenset()
+    ) -> None:
         digest = component_digest("code", tree)
-        self.entries[label] = Entry(digest, form.source, form.weak, form.facts)
+        self.entries[label] = Entry(
+            digest, form.source, form.weak, form.facts, form.effects, changed
+        )
 
 
-_PENDING: Final = Entry("", "", False, Facts())
+_PENDING: Final = Entry("", "", False, Facts(), Effects(None), frozenset())
 
 
-class _GlobalsOf:
-    """Resolves the globals of one function to what they are, not to how they are called."""
-
-    def __init__(self, function: types.FunctionType, table: CodeTable, label: str) -> None:
-        self._globals = function.__globals__
-        self._table = table
-        self._label = label
-        self._changing = _stored_names(function.__code__, "STORE_GLOBAL")
-        self.constants: dict[str, Any] = {}
-
-    def __call__(self, chain: tuple[str, ...]) -> tuple[Tree, int]:
-        first = chain[0]
-        if first in self._changing:
-            return ["global", first], 1
-        if first not in self._globals:
-            kind = "builtin" if first in vars(builtins) else "unbound"
-            return [kind, first], 1
-        value, used = self._globals[first], 1
-        while used < len(chain) and (found := _step(value, chain[used])) is not _NOTHING:
-            value, used = found, used + 1
-        if isinstance(value, types.ModuleType):
-            return self._module(value, chain), used
-        name = ".".join(chain[:used])
-        plain = self.constants[name] = self._table.plain(value, f"{self._label} -> {name}")
-        return ["value", plain_tree(plain, strict=True)], used
-
-    def _module(self, module: types.ModuleType, chain: tuple[str, ...]) -> Tree:
-        if not is_library(module.__name__):
-            raise IdentityError(
-                f"{self._label} uses {'.'.join(chain)}, and what it takes from the module"
-                f" {module.__name__} cannot be told",
-                hint="name the function or value itself: module.name, or from module import name",
-            )
-        return ["module", module.__name__]
-
-
-_NOTHING: Final = object()
-
-
-def _step(value: Any, name: str) -> Any:
-    """Follow one dot through a module or to an enum member."""
-    if isinstance(value, types.ModuleType):
-        return vars(value).get(name, _NOTHING)
-    if isinstance(value, type) and issubclass(value, enum.Enum):
-        return value.__members__.get(name, _NOTHING)
-    return _NOTHING
+def _is_at_home(value: Any, home: object) -> bool:
+    """Say whether a function or class was written in this file; other values always are."""
+    if type(value) is types.FunctionType:
+        return home_of(value) == home
+    return not issubclass(type(value), type) or module_of(value) == home
 
 
 @functools.lru_cache(maxsize=4096)
@@ -340,7 +361,7 @@ def function_shape(value: Any) -> Shape | None:
         return None
     table = CodeTable()
     try:
-        if isinstance(value, type):
+        if issubclass(kind, type):
             label, word = table.class_of(value), "class"
         else:
             label, word = table.function(value), "function"

@@ -12,9 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 __all__ = [
-    "MUTATORS",
     "chain_of",
-    "changed_names",
     "constant_tree",
     "fold_constants",
     "is_none",
@@ -23,10 +21,6 @@ __all__ = [
     "signature_tree",
 ]
 
-MUTATORS: Final = frozenset({
-    "append", "extend", "insert", "pop", "popitem", "remove", "clear", "update", "setdefault",
-    "add", "discard", "appendleft", "popleft", "sort", "reverse", "move_to_end",
-})  # fmt: skip
 _FOLDABLE: Final[dict[type, Callable[[Any, Any], Any]]] = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
@@ -74,27 +68,6 @@ def _small(*values: Any) -> bool:
     return all(isinstance(v, float) or v.bit_length() <= _FOLD_BITS for v in values)
 
 
-def changed_names(function: ast.AST) -> frozenset[str]:
-    """Return the names whose object the code changes: `global` ones, `N[i] = ...`, `N.append(...)`.
-
-    Where such a name is a global, it is a cache or a counter, and its content no constant.
-    """
-    names: set[str] = set()
-    for node in ast.walk(function):
-        if isinstance(node, ast.Global):
-            names.update(node.names)
-            continue
-        target: ast.AST | None = None
-        if isinstance(node, (ast.Subscript, ast.Attribute)) and not isinstance(node.ctx, ast.Load):
-            target = node.value
-        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
-            target = node.func.value if node.func.attr in MUTATORS else None
-        chain = chain_of(target) if target is not None else None
-        if chain and len(chain) == 1:
-            names.add(chain[0])
-    return frozenset(names)
-
-
 def signature_tree(arguments: ast.arguments) -> Tree:
     """Return the parameters of a function by kind; names count, they are the interface."""
     return [
@@ -118,11 +91,13 @@ def is_none(node: ast.AST | None) -> bool:
 
 
 def says_nothing(statement: ast.stmt) -> bool:
-    """Say whether a statement has no effect: `pass`, docstrings, bare annotations."""
+    """Say whether a statement has no effect: `pass`, docstrings, bare annotations, hints."""
     if isinstance(statement, (ast.Pass, ast.Global, ast.Nonlocal)):
         return True
     if isinstance(statement, ast.AnnAssign) and statement.value is None:
         return True
+    if isinstance(statement, ast.If) and not statement.orelse:
+        return chain_of(statement.test) in (("TYPE_CHECKING",), ("typing", "TYPE_CHECKING"))
     return isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
 
 

@@ -104,13 +104,13 @@ class TensorSpecs:
         module: nn.Module,
         hidden: Collection[str],
         *,
-        written: Collection[str],
+        is_state: Callable[[str, Any], bool],
         derived: bool,
     ) -> list[Any]:
         """Return [[name, spec], ...]; values only of constants that no state dict holds.
 
         Args:
-            written: names that forward assigns: state, not constants.
+            is_state: says of a name and a tensor whether code changes it: then it is no constant.
             derived: a library's constructor makes the constants from what is counted already.
         """
         found: list[Any] = []
@@ -122,7 +122,7 @@ class TensorSpecs:
             spec = self._spec(full_name, buffer)
             if name not in unsaved:
                 found.append([name, spec])
-            elif name in written:
+            elif is_state(name, buffer):
                 found.append([name, "written by forward", "not persistent"])
             else:
                 constant = spec if derived else self._constant(spec, buffer, full_name)

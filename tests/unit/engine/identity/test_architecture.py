@@ -404,7 +404,7 @@ def test_a_module_tree_is_described_in_another_process_with_another_hash_seed(tm
 
 def test_only_code_without_source_is_weak():
     namespace = {"nn": nn, "__name__": "made"}
-    body = "class Made(nn.Module):\n    def forward(self, x): return x{}\n"
+    body = "class Made(nn.Module):\n    def forward(self, x): return x * 41{}\n"
     digests = set()
     for tail in ("", " * 2"):
         exec(body.format(tail), namespace)
