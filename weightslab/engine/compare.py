@@ -153,7 +153,7 @@ def explain(store: Store, old: ExperimentEntry, new: ExperimentEntry) -> Explana
 def not_counted(old: Description, new: Description) -> Iterator[Change]:
     """Yield what differs, or should be known, and is in no identity."""
     for label in sorted({*old.weak, *new.weak}):
-        text = f"{label} is known as byte-code only: the hash holds for one Python version"
+        text = f"weak mark (byte-code, or values that cannot be read): {label}"
         yield Change(component="environment", kind="changed", path=label, text=text)
     if old.config is not None and new.config is not None:
         hidden = [path for path in new.excluded if path in old.excluded]

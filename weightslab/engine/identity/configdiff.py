@@ -15,7 +15,7 @@ from weightslab.engine.values import Change
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-__all__ = ["diff_configs", "diff_excluded"]
+__all__ = ["MISSING", "diff_configs", "diff_excluded", "difference_text", "differences"]
 
 _MAX_ALIGNED: Final = 200  # items; longer lists are compared place by place
 
@@ -25,7 +25,7 @@ class _Missing:
     """Stands for a key that is not there; None is a value."""
 
 
-_MISSING: Final = _Missing()
+MISSING: Final = _Missing()
 _Row = tuple[str, Any, Any]
 
 
@@ -50,7 +50,7 @@ def diff_configs(
         after_hidden if old_exclude is None else frozenset((*DEFAULT_EXCLUDED, *old_exclude))
     )
     before, after = without(dict(old_plain), before_hidden), without(dict(new_plain), after_hidden)
-    return _changes(_rows(before, after))
+    return _changes(differences(before, after))
 
 
 def diff_excluded(
@@ -65,7 +65,7 @@ def diff_excluded(
     sides = [dict(_hidden_values(dict(plain), hidden)) for plain in (old_plain, new_plain)]
     rows = []
     for key in sorted({*sides[0], *sides[1]}):
-        rows += _rows(sides[0].get(key, _MISSING), sides[1].get(key, _MISSING), key)
+        rows += differences(sides[0].get(key, MISSING), sides[1].get(key, MISSING), key)
     return _changes(rows)
 
 
@@ -83,8 +83,8 @@ def _hidden_values(plain: dict[Any, Any], hidden: frozenset[str]) -> Iterator[tu
 
 
 # ---------------------------------------------------------------- walking both at once
-def _rows(old: Any, new: Any, path: str = "") -> list[_Row]:
-    """Return (path, old, new) of the outermost values that differ; no recursion."""
+def differences(old: Any, new: Any, path: str = "") -> list[_Row]:
+    """Return (path, old, new) of the outermost values that differ, `MISSING` for one not there."""
     rows: list[_Row] = []
     stack: list[_Row] = [(path, old, new)]
     while stack:
@@ -110,7 +110,7 @@ def _is_nested(value: Any) -> bool:
 
 
 def _equal(old: Any, new: Any) -> bool:
-    if old is _MISSING or new is _MISSING:
+    if old is MISSING or new is MISSING:
         return old is new
     return bool(_encoded(old) == _encoded(new))
 
@@ -127,8 +127,8 @@ def _keys(path: str, old: dict[Any, Any], new: dict[Any, Any]) -> Iterator[_Row]
         key = (before or after or ("",))[0]
         yield (
             path if key == "$state" else _joined(path, key),
-            _MISSING if before is None else before[1],
-            _MISSING if after is None else after[1],
+            MISSING if before is None else before[1],
+            MISSING if after is None else after[1],
         )
 
 
@@ -148,7 +148,7 @@ def _items(path: str, old: list[Any], new: list[Any]) -> Iterator[_Row]:
     """Pair the items of two lists, so that an inserted one is one change."""
     if len(old) == len(new) or max(len(old), len(new)) > _MAX_ALIGNED:
         for at in range(max(len(old), len(new))):
-            one, other = (side[at] if at < len(side) else _MISSING for side in (old, new))
+            one, other = (side[at] if at < len(side) else MISSING for side in (old, new))
             yield f"{path}[{at}]", one, other
         return
     codes = [[_encoded(item) for item in side] for side in (old, new)]
@@ -159,8 +159,8 @@ def _items(path: str, old: list[Any], new: list[Any]) -> Iterator[_Row]:
         both = min(j - i, m - k)
         for at in range(both):
             yield f"{path}[{k + at}]", old[i + at], new[k + at]
-        yield from ((f"{path}[{at}]", old[at], _MISSING) for at in range(i + both, j))
-        yield from ((f"{path}[{at}]", _MISSING, new[at]) for at in range(k + both, m))
+        yield from ((f"{path}[{at}]", old[at], MISSING) for at in range(i + both, j))
+        yield from ((f"{path}[{at}]", MISSING, new[at]) for at in range(k + both, m))
 
 
 # ---------------------------------------------------------------- words
@@ -169,24 +169,27 @@ def _changes(rows: list[_Row]) -> list[Change]:
 
 
 def _change(path: str, old: Any, new: Any) -> Change:
-    kind = "changed"
-    if old is _MISSING:
-        kind, text = "added", f"{path} added: {value_text(new)}"
-    elif new is _MISSING:
-        kind, text = "removed", f"{path} removed (was {value_text(old)})"
-    else:
-        before, after = value_text(old), value_text(new)
-        text = f"{path}: {before} -> {after}"
-        if before == after:
-            text = f"{path}: {before} {_what_differs(old, new)}"
+    kind = "added" if old is MISSING else "removed" if new is MISSING else "changed"
     return Change(
         component="config",
         kind=kind,
         path=path,
-        old=None if old is _MISSING else old,
-        new=None if new is _MISSING else new,
-        text=text,
+        old=None if old is MISSING else old,
+        new=None if new is MISSING else new,
+        text=f"{path}{difference_text(old, new)}",
     )
+
+
+def difference_text(old: Any, new: Any) -> str:
+    """Return what comes after the key: `: 0.1 -> 0.2`, ` added: 3`, ` removed (was 3)`."""
+    if old is MISSING:
+        return f" added: {value_text(new)}"
+    if new is MISSING:
+        return f" removed (was {value_text(old)})"
+    before, after = value_text(old), value_text(new)
+    if before == after:
+        return f": {before} {_what_differs(old, new)}"
+    return f": {before} -> {after}"
 
 
 def _what_differs(old: Any, new: Any) -> str:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from weightslab.engine.identity.alignment import align
 from weightslab.engine.identity.codediff import CodeSide, compare_code, labels_in
 from weightslab.engine.identity.codestory import CodeStory
+from weightslab.engine.identity.configdiff import MISSING, difference_text, differences
 from weightslab.engine.identity.entrydiff import compare_entries, value_change
 from weightslab.engine.identity.facts import Fact, gather, places_word
 from weightslab.engine.identity.moduleevents import event_facts
@@ -46,11 +48,13 @@ class ModelSide:
         self.identity = identity
         self.root: Node = build_tree(identity["modules"])
         self.nodes: dict[str, Node] = {node.path: node for node in self.root.walk()}
-        self.code = CodeSide(
-            digests=identity["code"],
-            sources=document.get("sources", {}).get(name, {}),
-            values=document.get("values", {}).get(name, {}),
-        )
+        own = {part: document.get(part, {}).get(name, {}) for part in ("sources", "values")}
+        # what is apart has its labels after a name of its own; of it each label is there once
+        self.beside = {
+            part: {"": {label.rpartition(": ")[2]: item for label, item in found.items()}}
+            for part, found in own.items()
+        }
+        self.code = CodeSide(digests=identity["code"], sources=own["sources"], values=own["values"])
 
     def tensors(self, below: str = "") -> set[str]:
         """Return the full names of the parameters of a module and everything below it."""
@@ -79,6 +83,8 @@ class _ModelDiff:
     def __init__(self, old: ModelSide, new: ModelSide) -> None:
         self._old, self._new = old, new
         self._alignment = align(old.root, new.root)
+        paths = dict.fromkeys([*new.nodes, *old.nodes])
+        self._order = {path: at for at, path in enumerate(paths)}
         self._renamed: dict[str, str] = {}  # class names
         self._touched: list[Any] = []  # entries that changed: the code that they name is explained
         self._dtypes: dict[str, tuple[str, str]] = {}
@@ -99,11 +105,10 @@ class _ModelDiff:
 
     def _place(self, fact: Fact) -> int:
         """Return where in the model a finding belongs: the order of registration."""
-        order = {path: at for at, path in enumerate([*self._new.nodes, *self._old.nodes])}
         path = fact.path
-        while path not in order and path:
+        while path not in self._order and path:
             path = path.rpartition(".")[0]
-        return order.get(path, 0)
+        return self._order.get(path, 0)
 
     # ------------------------------------------------------------ modules
     def _renamed_classes(self) -> Iterator[Fact]:
@@ -141,10 +146,31 @@ class _ModelDiff:
             if repr({**before, "path": ""}) == repr({**new.entry, "path": ""}):
                 continue
             self._touched += [_without_code(old.entry), _without_code(new.entry)]
+            before, nested = self._apart(before, new)
+            yield from nested
             found = compare_entries(old, new, before)
             self._dtypes |= found.dtypes
             self._appeared += found.appeared
             yield from found.facts
+
+    def _apart(self, before: Entry, new: Node) -> tuple[Entry, list[Fact]]:
+        """Compare models that a module keeps outside the tree, as attributes.
+
+        Returns: the old entry with what was compared taken from the new one, and the findings.
+        """
+        old_values, values = before.get("attributes", {}), new.entry.get("attributes", {})
+        found: list[tuple[str, Any, Any]] = []
+        kept = {
+            name: _meet_apart(value, values[name], ".".join(filter(None, (new.path, name))), found)
+            if name in values
+            else value
+            for name, value in old_values.items()
+        }
+        facts = []
+        for at, one, other in found:
+            sides = ModelSide(one, self._old.beside), ModelSide(other, self._new.beside)
+            facts += [_below(at, fact) for fact in _ModelDiff(*sides).facts()]
+        return {**before, "attributes": kept} if facts else before, facts
 
     def _as_new(self, entry: Entry) -> Entry:
         mapped: Entry = map_references(entry, self._alignment.new_path, self._alignment.new_tensor)
@@ -302,9 +328,41 @@ class _ModelDiff:
         """Tell of parts of an identity that this version has no words for."""
         old, new = self._old.identity, self._new.identity
         for key in sorted((old.keys() | new.keys()) - _TOLD):
-            if repr(old.get(key)) != repr(new.get(key)):
-                text = f": {key}: {value_change(old.get(key), new.get(key))}"
-                yield Fact(kind="changed", path="", text=text, old=old.get(key), new=new.get(key))
+            if repr(old.get(key)) == repr(new.get(key)):
+                continue
+            rows = differences(old.get(key, {}), new.get(key, {}), key)
+            for path, before, after in rows or [(key, old.get(key), new.get(key))]:
+                gone, come = (None if v is MISSING else v for v in (before, after))
+                text = difference_text(before, after)
+                yield Fact(kind="changed", path=path, place=path, text=text, old=gone, new=come)
+
+
+def _apart_identity(value: Any) -> Mapping[str, Any] | None:
+    """Return the identity of a module that is not registered in the tree."""
+    content = value.get("$modules") if isinstance(value, dict) else None
+    return content if isinstance(content, dict) and "modules" in content else None
+
+
+def _meet_apart(old: Any, new: Any, at: str, found: list[tuple[str, Any, Any]]) -> Any:
+    """Collect (place, old, new) of models inside two values; return `old` without them."""
+    one, other = _apart_identity(old), _apart_identity(new)
+    if one is not None and other is not None:
+        if repr(one) != repr(other):
+            found.append((at, one, other))
+        return new
+    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        pairs = enumerate(zip(old, new, strict=True))
+        return [_meet_apart(a, b, f"{at}[{i}]", found) for i, (a, b) in pairs]
+    if isinstance(old, dict) and isinstance(new, dict) and old.keys() == new.keys():
+        return {key: _meet_apart(old[key], new[key], f"{at}.{key}", found) for key in old}
+    return old
+
+
+def _below(at: str, fact: Fact) -> Fact:
+    """Put a finding about a model below the attribute that holds the model."""
+    if fact.place:
+        return replace(fact, place=f"{at}: {fact.place}", paths=())
+    return replace(fact, path=f"{at}.{fact.path}" if fact.path else at)
 
 
 def _without_code(entry: Entry) -> Entry:
