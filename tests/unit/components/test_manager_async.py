@@ -236,6 +236,30 @@ def test_queue_depth_that_makes_no_sense_is_refused(tmp_path, depth):
 
 
 @pytest.mark.slow
+def test_forked_child_ends_without_waiting_for_the_saves_of_its_parent(tmp_path):
+    code = (
+        "import os, sys, threading, torch\n"
+        "from weightslab.engine.saving.background import BackgroundWriter\n"
+        "writer, gate = BackgroundWriter(), threading.Event()\n"
+        "writer.reserve()\n"
+        "writer.start('a save', gate.wait)\n"
+        "child = os.fork()\n"
+        "if child == 0:\n"
+        "    sys.exit(7)\n"
+        "print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))\n"
+        "gate.set()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code],
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.stdout == "7\n"
+
+
+@pytest.mark.slow
 def test_end_of_the_interpreter_waits_for_the_commit(tmp_path):
     code = (
         "import sys, torch\n"

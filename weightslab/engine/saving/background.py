@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import logging
+import os
 import threading
+import weakref
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from weightslab.engine.errors import AsyncSaveError
 
@@ -16,14 +19,16 @@ if TYPE_CHECKING:
 __all__ = ["BackgroundWriter"]
 
 logger = logging.getLogger(__name__)
+_LINGER_SECONDS: Final = 30.0  # an idle thread ends after this
+_open: weakref.WeakSet[BackgroundWriter] = weakref.WeakSet()
 
 
 class BackgroundWriter:
     """Runs jobs in the order given, at most `depth` of them accepted and not finished. Thread-safe.
 
-    The thread lives while there is work, and the interpreter waits for it before it ends: what was
-    accepted is done, unless the process is killed. An error is logged at once and raised, as
-    `AsyncSaveError` with the error as its cause, by the next `reserve` or `wait`.
+    The interpreter waits for all jobs before it ends: what was accepted is done, unless the process
+    is killed. An error is logged at once and raised, as `AsyncSaveError` with the error as its cause,
+    by the next `reserve` or `wait`.
 
     Args:
         depth: jobs under way at once, >= 1.
@@ -36,6 +41,7 @@ class BackgroundWriter:
         self._errors: deque[tuple[str, BaseException]] = deque()
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
+        _open.add(self)
 
     def reserve(self) -> None:
         """Wait for a free place and take it; `start` or `cancel` gives it back.
@@ -63,15 +69,18 @@ class BackgroundWriter:
         with self._changed:
             self._reserved -= 1
             self._jobs.append((what, job))
+            self._changed.notify_all()
             if self._thread is not None:
                 return
-            self._thread = threading.Thread(target=self._drain, name="weightslab-save")
+            # A daemon, as an idle thread must not keep the interpreter from ending; `_finish` waits
+            # for the jobs. It lingers because starting one anew interrupts the caller for longer.
+            self._thread = threading.Thread(target=self._work, name="weightslab-save", daemon=True)
             with contextlib.suppress(
                 RuntimeError
             ):  # the interpreter ends, and starts no more threads
                 self._thread.start()
                 return
-        self._drain()
+        self._work(linger_seconds=0)
 
     def wait(self) -> None:
         """Wait until every job is done.
@@ -82,15 +91,15 @@ class BackgroundWriter:
             self._changed.wait_for(lambda: not self._jobs)
             self._raise_error()
 
-    def is_busy(self) -> bool:
-        """Tell whether a job is under way."""
+    def finish(self) -> None:
+        """Wait until every job is done, and leave their errors for others."""
         with self._changed:
-            return bool(self._jobs)
+            self._changed.wait_for(lambda: not self._jobs)
 
-    def _drain(self) -> None:
+    def _work(self, linger_seconds: float = _LINGER_SECONDS) -> None:
         while True:
             with self._changed:
-                if not self._jobs:
+                if not self._changed.wait_for(lambda: self._jobs, timeout=linger_seconds):
                     self._thread = None
                     return
                 what, job = self._jobs[0]
@@ -116,3 +125,14 @@ class BackgroundWriter:
                 f"{what} failed in the background: {error}{more}",
                 hint="earlier checkpoints are untouched; mend the cause and save again",
             ) from error
+
+
+def _finish() -> None:
+    for writer in list(_open):
+        writer.finish()
+
+
+atexit.register(_finish)
+if hasattr(os, "register_at_fork"):
+    # a forked child has the jobs of its parent and no thread to do them: they are not its to wait for
+    os.register_at_fork(after_in_child=_open.clear)
