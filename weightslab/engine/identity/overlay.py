@@ -60,6 +60,7 @@ class Overlay:
             gone=None if self.gone is None else self.gone.copy(),
             added=dict(self.added),
             dropped=dict(self.dropped),
+            facets=dict(self.facets),
         )
 
     # ------------------------------------------------------------ changes
