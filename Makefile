@@ -1,5 +1,6 @@
 # make demo   installs into .venv, trains on real data, shows the checkpoints it made
 # make test   installs, runs all tests with the coverage gate
+# make test-crash   every point at which a save can be killed, fail or lose power (half an hour)
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
@@ -7,7 +8,7 @@ READY  := $(VENV)/.ready
 ROOT   ?= demo_root
 JOBS   ?= 2
 
-.PHONY: demo test test-fast lint fix bench docs clean
+.PHONY: demo test test-fast test-crash lint fix bench docs clean
 
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -22,7 +23,10 @@ test: $(READY)
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --cov --cov-report=term --cov-fail-under=90
 
 test-fast: $(READY)
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m 'not slow'
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m 'not slow and not crash_long'
+
+test-crash: $(READY)
+	$(BIN)/python -m pytest -n $(JOBS) --dist load -m crash_long tests/crash
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -4,6 +4,7 @@ root = CheckpointRoot("root_experiment", read_only=True)
 for experiment in root.experiments(): ...
 root.latest("3f2a")                      newest checkpoint of an experiment, by commit order
 root.verify("3f2a", step=100)            reads every byte
+root.export("3f2a", 100, "weights.safetensors")
 root.delete("3f2a", step=100)
 """
 
@@ -23,6 +24,7 @@ from weightslab.engine.errors import (
     ReadOnlyStoreError,
     StorageError,
 )
+from weightslab.engine.export import export_part
 from weightslab.engine.identity.canonical import SCHEME
 from weightslab.engine.repository import layout, opening
 from weightslab.engine.repository.catalog import (
@@ -307,12 +309,7 @@ class CheckpointRoot:
             "exp_hash": full,
             "created_at": entry.record.created_at.isoformat() if entry.record else None,
             "steps": sorted({e.name.step for e in checkpoints if e.damaged is None}),
-            "model_checkpoints": [
-                e.name.file_name(part)
-                for e in checkpoints
-                for part in (e.parts or ("model",))  # of a damaged one nothing else is known
-                if part != "training"
-            ],
+            "model_checkpoints": self._weights_files(full, checkpoints),
             "damaged": {e.name.stem: e.damaged for e in checkpoints if e.damaged},
             "architecture_saved": self.store.stat(layout.architecture_key(full)) is not None,
             "configs": self.store.list(layout.config_folder(full)),
@@ -324,6 +321,17 @@ class CheckpointRoot:
             "changed_from": entry.record.changed_from if entry.record else None,
             "identity": _identity_facts(entry.record) if entry.record else None,
         }
+
+    def _weights_files(self, exp_hash: str, entries: list[CheckpointEntry]) -> list[str]:
+        """Return the files with model tensors, in the order of the checkpoints."""
+        of_name: dict[layout.CheckpointName, list[str]] = {}
+        for file in self.store.list(layout.model_folder(exp_hash)):
+            found = layout.parse_checkpoint_file(file)
+            if found is None or not found[1].endswith("safetensors"):
+                continue
+            if not found[1].startswith("training."):
+                of_name.setdefault(found[0], []).append(file)
+        return [file for entry in entries for file in of_name.get(entry.name, ())]
 
     # ------------------------------------------------------------ care
     def verify(self, exp_hash: str | None = None, *, step: int | None = None) -> list[Finding]:
@@ -339,6 +347,30 @@ class CheckpointRoot:
             for entry in self.catalog.checkpoints(full):
                 findings += verify_checkpoint(self.store, entry.name)
         return findings
+
+    def export(
+        self,
+        exp_hash: str,
+        step: int,
+        path: str | os.PathLike[str],
+        *,
+        part: str = "model",
+        revision: int | None = None,
+    ) -> Path:
+        """Write the weights of a checkpoint, verified, into one new self-contained safetensors file.
+
+        Args:
+            exp_hash: hash or prefix.
+            step: the step.
+            path: the file to make; an existing one is never replaced.
+            part: `model`, `model.{name}` where a dict of models was saved, or `training`.
+            revision: which revision of the step; by default the highest.
+        Returns: its absolute path.
+        Raises: CheckpointNotFoundError, ObjectNotFoundError (no such part), AlreadyExistsError,
+            IntegrityError, StorageError.
+        """
+        manifest = self.manifest(self.get_checkpoint(exp_hash, step, revision=revision))
+        return export_part(self.store, manifest, path, part=part)
 
     def delete(
         self, exp_hash: str, *, step: int | None = None, revision: int | None = None
