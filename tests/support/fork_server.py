@@ -1,8 +1,11 @@
 """A small process that imports everything once and forks workers that may be killed.
 
 Run as `python -m support.fork_server MODULE`. Lines in: `fork` with jobs, `release`, `wait` with a
-pid. Lines out: answers, and what the workers say; all as JSON, each in one write below the size
-that a pipe keeps whole. Workers wait at a gate until `release`, so that a crowd starts at once.
+pid. Lines out: answers, and what the workers say; all as JSON, each in one message below the size
+that a socket keeps whole. Workers wait at a gate until `release`, so that a crowd starts at once.
+
+Standard output is a socket and is sent to, not written to: so a system call that a test makes fail
+(write, writev) is never the one by which a worker says what happened to it.
 """
 
 from __future__ import annotations
@@ -10,13 +13,20 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import socket
 import sys
 import traceback
+from functools import cache
 
 
 def speak(**fact):
-    """Write one line to the parent of the fork server."""
-    os.write(1, json.dumps({"pid": os.getpid(), **fact}).encode() + b"\n")
+    """Send one line to the parent of the fork server."""
+    _parent().send(json.dumps({"pid": os.getpid(), **fact}).encode() + b"\n")
+
+
+@cache
+def _parent():
+    return socket.socket(fileno=1)
 
 
 class _Gate:

@@ -7,6 +7,7 @@ import json
 import os
 import select
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -26,12 +27,14 @@ class ForkServer:
 
     def __init__(self, module):
         environment = {**os.environ, "PYTHONPATH": str(TESTS), "OMP_NUM_THREADS": "1"}
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "support.fork_server", module],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env=environment,
-        )
+        self._socket, theirs = socket.socketpair()
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "support.fork_server", module],
+                stdin=subprocess.PIPE,
+                stdout=theirs,
+                env=environment,
+            )
         self._buffer = b""
         self._said = []
         self._alive = set()
@@ -45,7 +48,7 @@ class ForkServer:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         self._process.stdin.close()
-        self._process.stdout.close()
+        self._socket.close()
         self._process.wait(timeout=60)
 
     def fork(self, *jobs):
@@ -95,7 +98,7 @@ class ForkServer:
         """Collect what is said within `seconds`."""
         until = time.monotonic() + seconds
         while (left := until - time.monotonic()) > 0:
-            if select.select([self._process.stdout], [], [], left)[0]:
+            if select.select([self._socket], [], [], left)[0]:
                 self._take_in()
 
     def listen_for(self, pid, key, count=1):
@@ -118,7 +121,7 @@ class ForkServer:
             self._take_in()
 
     def _take_in(self):
-        data = os.read(self._process.stdout.fileno(), 1 << 16)
+        data = self._socket.recv(1 << 16)
         assert data, f"the fork server ended with {self._process.wait()}"
         *lines, self._buffer = (self._buffer + data).split(b"\n")
         self._said += [json.loads(line) for line in lines]

@@ -29,7 +29,16 @@ if TYPE_CHECKING:
 
     from weightslab.engine.storage.store import Store
 
-__all__ = ["Stamp", "add_sidecar", "read_data_file", "save_backup", "sidecar_key", "stamp_of"]
+__all__ = [
+    "Stamp",
+    "add_sidecar",
+    "finish_backups",
+    "pending_key",
+    "read_data_file",
+    "save_backup",
+    "sidecar_key",
+    "stamp_of",
+]
 
 SCHEMA: Final = "weightslab.file"
 SCHEMA_VERSION: Final = 1
@@ -123,19 +132,76 @@ def save_backup(store: Store, exp_hash: str, path: Path, *, name: str) -> str:
     if name in _RESERVED:
         raise ValueError(f"{name!r} is the name of the samples file; choose another backup_name")
     data = _read_hdf5(path)
-    digest = digest_bytes(data)
     for revision in range(1, _MAX_BACKUPS):
         key = layout.data_key(exp_hash, name, revision=revision)
-        written = store.put(key, [data], if_absent=True)
-        stored = store.map(key)
-        if len(stored) == len(data) and digest_bytes(stored) == digest:
-            add_sidecar(store, key)
-            store.sync(layout.data_folder(exp_hash))
+        if _put_with_sidecar(store, key, data):
             read_data_file(store, key)
             return key
-        if written:
-            raise DigestMismatchError(f"{key} does not read back as it was written")
     raise StorageError(f"{exp_hash} has {_MAX_BACKUPS} backups named {name!r}; choose another name")
+
+
+def _put_with_sidecar(store: Store, key: str, data: bytes) -> bool:
+    """Have `data` and its sidecar at `key`; False if something else is there, or being written.
+
+    While one of the two may be on disk without the other, a hold is, too: so `verify` knows a backup
+    that was cut off from a damaged one, and `finish_backups` may mend it.
+    """
+    folder = key.rpartition("/")[0] + "/"
+    if store.stat(key) is not None and store.stat(sidecar_key(key)) is not None:
+        store.sync(folder)
+        return bytes(store.map(key)) == data
+    hold = store.hold(pending_key(key))
+    if hold is None:
+        return False
+    with hold:
+        store.sync(folder)  # the name of the hold goes to disk before those of the files
+        if store.stat(key) is None:
+            store.delete(sidecar_key(key))
+        if store.put(key, [data], if_absent=True):
+            _add_sidecar_or_remove(store, key, data)
+        elif bytes(store.map(key)) == data:
+            add_sidecar(store, key)
+        else:
+            return False
+        store.sync(folder)
+    return True
+
+
+def _add_sidecar_or_remove(store: Store, key: str, data: bytes) -> None:
+    try:
+        if bytes(store.map(key)) != data:
+            raise DigestMismatchError(f"{key} does not read back")  # noqa: TRY301
+        add_sidecar(store, key)
+    except BaseException:  # Ctrl-C, too, leaves no file behind that nothing describes
+        store.delete(key)
+        raise
+
+
+def pending_key(key: str) -> str:
+    """Return the key that a writer of the backup `key` holds."""
+    return f"{key}.pending"
+
+
+def finish_backups(store: Store, exp_hash: str) -> list[str]:
+    """Mend backups whose writer died between the two files; returns the keys of what was removed.
+
+    A file without its sidecar is whole, since it had its name last: it gets one. A sidecar without a
+    file is removed. Writers that live, and those of another host or boot, are left alone.
+    """
+    folder = layout.data_folder(exp_hash)
+    removed = []
+    for name in store.list(folder):
+        key = folder + name.removesuffix(".pending")
+        hold = store.hold(folder + name) if name.endswith(".h5.pending") else None
+        if hold is None:
+            continue
+        with hold:
+            if store.stat(key) is not None:
+                add_sidecar(store, key)
+            elif store.delete(sidecar_key(key)):
+                removed.append(sidecar_key(key))
+            store.sync(folder)
+    return removed
 
 
 def _read_hdf5(path: Path) -> bytes:

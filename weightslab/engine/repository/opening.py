@@ -34,7 +34,7 @@ from weightslab.engine.repository.config_file import (
     config_to_bytes,
     same_config,
 )
-from weightslab.engine.repository.data_file import add_sidecar, sidecar_key
+from weightslab.engine.repository.data_file import add_sidecar, finish_backups, sidecar_key
 from weightslab.engine.repository.experiment import ExperimentRecord
 from weightslab.engine.repository.sample_base import (
     drop_unneeded_base,
@@ -234,6 +234,7 @@ def tidy(store: Store, exp_hash: str) -> list[str]:
         for folder in (layout.config_folder, layout.data_folder):
             removed += sweep(folder(exp_hash))
     removed += remove_leftovers(store, exp_hash) + drop_unneeded_base(store, exp_hash)
+    removed += finish_backups(store, exp_hash)
     if removed:
         logger.info("removed %d files of interrupted writes in %s", len(removed), exp_hash)
     return removed

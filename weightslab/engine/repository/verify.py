@@ -17,7 +17,7 @@ from weightslab.engine.repository.component_file import (
     read_samples,
 )
 from weightslab.engine.repository.config_file import config_from_bytes
-from weightslab.engine.repository.data_file import read_data_file
+from weightslab.engine.repository.data_file import pending_key, read_data_file, sidecar_key
 from weightslab.engine.repository.experiment import ExperimentRecord
 from weightslab.engine.repository.sample_base import read_sample_set
 from weightslab.engine.tensors.check import verify_file
@@ -111,10 +111,17 @@ def _present(store: Store, exp_hash: str) -> set[str]:
         (layout.config_folder(exp_hash), ".yaml"),
         (layout.data_folder(exp_hash), ".h5"),
     ):
-        names = {name.removesuffix(".json") for name in store.list(folder)}
+        listed = set(store.list(folder))
+        names = {name.removesuffix(".json") for name in listed}
+        names -= {n for n in names if _is_unfinished(n, listed)}
         names.discard(layout.samples_base_key(exp_hash).rpartition("/")[2])  # read with its delta
         found |= {folder + n for n in names if n.startswith(exp_hash) and n.endswith(ending)}
     return found
+
+
+def _is_unfinished(name: str, listed: set[str]) -> bool:
+    """Tell whether a backup is being written, or its writer died: it was never acknowledged."""
+    return pending_key(name) in listed and not {name, sidecar_key(name)} <= listed
 
 
 def _check_file(store: Store, record: ExperimentRecord | None, exp_hash: str, key: str) -> None:

@@ -1,0 +1,192 @@
+"""What must hold of a root after a death, a failed call or a power loss, whatever was being done."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from functools import cached_property
+
+from support.crash_hands import HASH, OPERATIONS
+from support.roots import begin, content_of, read, save, small_root, tidy_all
+from weightslab.engine.errors import CheckpointError
+from weightslab.engine.repository import layout
+from weightslab.engine.repository.catalog import read_manifest
+from weightslab.engine.repository.layout import parse_checkpoint_file
+from weightslab.engine.repository.verify import verify_files
+
+NEXT_STEP = 999
+
+
+@dataclass(frozen=True)
+class View:
+    """What a root shows.
+
+    Attributes:
+        checkpoints: (exp_hash, step, revision) -> content, every byte of it verified.
+        files: keys of configs, samples and backups, and of the records of experiments.
+        findings: what `verify` says, as texts.
+        broken: what is visible and cannot be read.
+    """
+
+    checkpoints: dict
+    files: set
+    findings: set
+    broken: list
+
+
+def view_of(path):
+    """Look at everything a root shows."""
+    root = small_root(path)
+    checkpoints, broken, files = {}, [], set()
+    for entry in root.checkpoints():
+        name = entry.name
+        try:
+            manifest = read_manifest(root.store, name)
+            verify_files(root.store, manifest)
+        except CheckpointError as error:
+            broken.append(f"{name.stem}: {error}")
+        else:
+            checkpoints[name.exp_hash, name.step, name.revision] = manifest.content()
+    for exp_hash in root.list_hashes():
+        files.add(layout.experiment_key(exp_hash))
+        for folder in (layout.config_folder(exp_hash), layout.data_folder(exp_hash)):
+            files |= {folder + name for name in root.store.list(folder)}
+    findings = {f"{finding.key}: {finding.problem}" for finding in root.verify()}
+    return View(checkpoints, files, findings, broken)
+
+
+class Case:
+    """An operation with the root it starts from, and what a run of it without trouble comes to.
+
+    Args:
+        name: of the operation.
+        folder: an empty folder, in which the roots are kept.
+    """
+
+    def __init__(self, name, folder):
+        self.name = name
+        self.operation = OPERATIONS[name]
+        self._folder = folder
+
+    @cached_property
+    def template(self):
+        """Path of the root before the work; not to be changed."""
+        path = self._folder / "template"
+        self.operation.prepare(path)
+        return path
+
+    @cached_property
+    def before(self):
+        """What the root shows before the work."""
+        return view_of(self.fresh(self._folder / "before"))
+
+    @cached_property
+    def after(self):
+        """What the root shows after the work."""
+        path = self.fresh(self._folder / "after")
+        self.operation.work(path, lambda **_: None)
+        assert self.operation.holds(path)
+        return view_of(path)
+
+    def fresh(self, path):
+        """Return a copy of the root before the work, with its hard links."""
+        shutil.rmtree(path, ignore_errors=True)
+        _copy(self.template, path)
+        return path
+
+    def problems(self, path, acks, *, done=False):
+        """Return everything that is wrong with a root, and with going on in it; empty if nothing.
+
+        Args:
+            path: the root as it was found.
+            acks: what was acknowledged, as `(kind, value)`.
+            done: the work ended and reported success.
+        """
+        try:
+            return self._seen(view_of(path), acks, done=done, path=path) + self._going_on(path)
+        except (CheckpointError, AssertionError) as error:
+            return [f"the root cannot be used: {type(error).__name__}: {error}"]
+
+    def _seen(self, seen, acks, *, done, path):
+        before, after = self.before, self.after
+        found = [f"unloadable: {text}" for text in seen.broken if not before.broken]
+        found += [f"verify: {text}" for text in sorted(seen.findings - before.findings)]
+        for key, content in seen.checkpoints.items():
+            known = [view.checkpoints[key] for view in (before, after) if key in view.checkpoints]
+            found += [] if content in known else [f"another content: {key}"]
+        keep = before.checkpoints.keys() & after.checkpoints.keys()
+        keep |= {tuple(value) for kind, value in acks if kind == "saved"}
+        found += [f"lost: {key}" for key in keep - seen.checkpoints.keys()]
+        gone = {tuple(value) for kind, value in acks if kind == "gone"}
+        found += [f"not deleted: {key}" for key in gone & seen.checkpoints.keys()]
+        files = (before.files & after.files) | {value for kind, value in acks if kind == "kept"}
+        found += [f"lost: {key}" for key in sorted(files - seen.files)]
+        if done and seen != after:
+            found.append(f"false success: {seen} instead of {after}")
+        if done and not self.operation.holds(path):
+            found.append("false success: what the operation is for does not hold")
+        return found
+
+    def _going_on(self, path):
+        """Do the work again, clean up, and save: all of it must work as if nothing had happened."""
+        root = small_root(path)
+        begin(root, 0)
+        if self.before.checkpoints.keys() <= view_of(path).checkpoints.keys():
+            self.operation.work(path, lambda **_: None)
+        tidy_all(root)
+        found = [f"left behind: {key}" for key in strangers(path)]
+        begin(root, 0)
+        manifest = save(root, HASH, NEXT_STEP, "next")
+        if read(root, manifest.name) != content_of("next"):
+            found.append("the next save holds something else")
+        seen = view_of(path)
+        found += [f"afterwards unloadable: {text}" for text in seen.broken if not self.after.broken]
+        found += [f"afterwards: {text}" for text in sorted(seen.findings - self.after.findings)]
+        contents = [(key[:2], content) for key, content in seen.checkpoints.items()]
+        for key, content in self.after.checkpoints.items():
+            if (key[:2], content) not in contents:
+                found.append(f"afterwards lost: {key}")
+        return found
+
+
+def strangers(path):
+    """Return files in experiments that nothing accounts for, temporary ones included.
+
+    Files of a revision that is held by another boot of the machine are accounted for: that is left
+    to people, because a free lock proves a death on the same boot only.
+    """
+    root = small_root(path)
+    folder, known, held = path / "checkpoints", set(), set()
+    for entry in root.checkpoints():
+        known.add(entry.name.manifest_key)
+        files = read_manifest(root.store, entry.name).files if entry.damaged is None else ()
+        known |= {entry.name.file_key(file.name) for file in files}
+    for found in folder.rglob("*.pending"):
+        held |= {parse_checkpoint_file(found.name)[0]} if found.stat().st_size else set()
+    left = []
+    for found in sorted(p for p in folder.rglob("*") if not p.is_dir()):
+        key, parsed = found.relative_to(path).as_posix(), parse_checkpoint_file(found.name)
+        is_component = parsed is None and not found.name.startswith(".")
+        if key not in known and not is_component and not (parsed and parsed[0] in held):
+            left.append(key)
+    return left
+
+
+def _copy(source, target):
+    copies = {}
+    for path in sorted(source.rglob("*")):
+        to = target / path.relative_to(source)
+        if path.is_dir():
+            to.mkdir(parents=True)
+        elif path.stat().st_ino in copies:
+            to.hardlink_to(copies[path.stat().st_ino])
+        else:
+            to.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, to)
+            copies[path.stat().st_ino] = to
+
+
+def acks_of(server, pid):
+    """Return what a worker has acknowledged, as `(kind, value)`."""
+    kinds = ("saved", "kept", "gone")
+    return [(k, word[k]) for word in server.words(pid) for k in kinds if k in word]
