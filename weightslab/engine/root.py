@@ -201,10 +201,7 @@ class CheckpointRoot:
         Of one experiment: the one committed last (highest sequence). Of the whole root: the one
         with the highest creation time.
         """
-        good = [e for e in self.checkpoints(exp_hash) if e.created_at is not None]
-        if exp_hash is not None:
-            return good[-1] if good else None
-        return max(good, key=lambda e: (e.created_at, e.sequence), default=None)
+        return self.catalog.latest(None if exp_hash is None else self.get_hash(exp_hash))
 
     def best(
         self, metric: str, *, mode: str = "min", exp_hash: str | None = None

@@ -1,4 +1,4 @@
-"""The catalog: which experiments and checkpoints a root has, read from manifests by scanning.
+"""The catalog: what a root has, and how it is read from the manifests by scanning.
 
 Truth is in the files alone. A manifest is parsed once per process and remembered under its inode,
 size and times; a file that changed is read again. Order never comes from file times: the latest
@@ -25,7 +25,7 @@ from weightslab.engine.repository.manifest import Manifest
 from weightslab.engine.values import ParentLink
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Iterable, Sequence
     from datetime import datetime
 
     from weightslab.engine.repository.layout import CheckpointName
@@ -122,10 +122,19 @@ class Catalog(Protocol):
         """Return all checkpoints in the order of their sequence, damaged ones first."""
         ...
 
+    def latest(self, exp_hash: str | None = None) -> CheckpointEntry | None:
+        """Return the newest checkpoint with a readable manifest; None if there is none.
+
+        Of one experiment: the one committed last (highest sequence). Of the root: the one with the
+        highest creation time.
+        """
+        ...
+
     def locate(self, digests: Collection[str]) -> dict[str, list[TensorPlace]]:
         """Return digest -> places where these bytes are committed; absent for unknown ones.
 
-        Of several links to one file one place is enough. Tensors below 1 KiB need not be known.
+        Of several links to one file one place is enough, and of many files that hold a tensor a
+        few. Tensors below 1 KiB need not be known.
         """
         ...
 
@@ -163,10 +172,7 @@ class ScanCatalog:
     def experiments(self) -> list[ExperimentEntry]:
         """Return all experiments, oldest first, damaged ones last. O(experiments)."""
         entries = [self.experiment(exp_hash) for exp_hash in self.exp_hashes()]
-        found = [entry for entry in entries if entry is not None]
-        good = [e for e in found if e.record is not None]
-        good.sort(key=lambda e: (e.record.created_at, e.exp_hash) if e.record else ())
-        return good + [e for e in found if e.record is None]
+        return by_age(entry for entry in entries if entry is not None)
 
     def experiment(self, exp_hash: str) -> ExperimentEntry | None:
         """Return the experiment, None if there is none."""
@@ -194,11 +200,20 @@ class ScanCatalog:
     def checkpoints(self, exp_hash: str) -> list[CheckpointEntry]:
         """Return all checkpoints in the order of their sequence, damaged ones first.
 
-        Ties of the sequence (two processes that committed at once) are ordered by time, step and
-        revision. O(checkpoints of the experiment).
+        O(checkpoints of the experiment).
         """
         entries = [self._entry(name) for name in self._manifest_names(exp_hash)]
-        return sorted((e for e in entries if e is not None), key=_order)
+        return in_order(e for e in entries if e is not None)
+
+    def latest(self, exp_hash: str | None = None) -> CheckpointEntry | None:
+        """Return the newest checkpoint with a readable manifest. O(checkpoints of what is asked)."""
+        if exp_hash is not None:
+            return newest_of(self.checkpoints(exp_hash))
+        newest = (newest for h in self.exp_hashes() for newest in self._good(h))
+        return max(newest, key=recency, default=None)
+
+    def _good(self, exp_hash: str) -> list[CheckpointEntry]:
+        return [e for e in self.checkpoints(exp_hash) if e.created_at is not None]
 
     def locate(self, digests: Collection[str]) -> dict[str, list[TensorPlace]]:
         """Return digest -> places where these bytes are committed. O(checkpoints of the root).
@@ -219,25 +234,14 @@ class ScanCatalog:
         if known is not None:
             return known
         try:
-            manifest = Manifest.from_bytes(self._store.map(name.manifest_key), name=name)
+            places = places_of(read_manifest(self._store, name))
         except CheckpointError:
             return {}  # what cannot be read offers nothing; the listing says that it is damaged
-        files = {file.name: file for file in manifest.files}
-        places = {
-            t.digest: TensorPlace(name=name, file=files[t.file], tensor=t)
-            for t in manifest.tensors.values()
-            if t.size_bytes >= _MIN_PLACE_BYTES
-        }
         self._tensors[name] = places
         return places
 
     def _manifest_names(self, exp_hash: str) -> list[CheckpointName]:
-        names = []
-        for file in self._store.list(layout.model_folder(exp_hash)):
-            found = layout.parse_checkpoint_file(file)
-            if found is not None and found[1] == "json" and found[0].exp_hash == exp_hash:
-                names.append(found[0])
-        return names
+        return manifest_names(self._store, exp_hash)
 
     def _entry(self, name: CheckpointName) -> CheckpointEntry | None:
         key = name.manifest_key
@@ -247,16 +251,68 @@ class ScanCatalog:
         known = self._checkpoints.get(key)
         if known is not None and known[0] == stat:
             return known[1]
-        try:
-            entry = entry_of(Manifest.from_bytes(self._store.map(key), name=name))
-        except ObjectNotFoundError:
-            return None
-        except StorageError as error:  # may be mended from outside: not remembered
-            return CheckpointEntry(name=name, damaged=str(error))
-        except (IntegrityError, FormatError) as error:
-            entry = CheckpointEntry(name=name, damaged=str(error))
-        self._checkpoints[key] = (stat, entry)
-        return entry
+        found = examine(self._store, name)
+        if found is not None and found.is_settled:
+            self._checkpoints[key] = (stat, found.entry)
+        return None if found is None else found.entry
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Examined:
+    """What was found in the place of a manifest.
+
+    Attributes:
+        entry: as a listing shows it.
+        manifest: None if it is damaged.
+        is_settled: False where the file could not be read now, and may be readable later.
+    """
+
+    entry: CheckpointEntry
+    manifest: Manifest | None = None
+    is_settled: bool = True
+
+
+def examine(store: Store, name: CheckpointName) -> Examined | None:
+    """Read and check a manifest, damaged or not; None if it is not there."""
+    try:
+        manifest = Manifest.from_bytes(store.map(name.manifest_key), name=name)
+        return Examined(entry=entry_of(manifest), manifest=manifest)
+    except ObjectNotFoundError:
+        return None
+    except StorageError as error:  # may be mended from outside
+        return Examined(entry=CheckpointEntry(name=name, damaged=str(error)), is_settled=False)
+    except (IntegrityError, FormatError) as error:
+        return Examined(entry=CheckpointEntry(name=name, damaged=str(error)))
+
+
+def by_age(entries: Iterable[ExperimentEntry]) -> list[ExperimentEntry]:
+    """Return experiments, oldest first, damaged ones last, both in the order of their hashes."""
+    found = sorted(entries, key=lambda e: e.exp_hash)
+    good = [e for e in found if e.record is not None]
+    good.sort(key=lambda e: (e.record.created_at, e.exp_hash) if e.record else ())
+    return good + [e for e in found if e.record is None]
+
+
+def manifest_names(store: Store, exp_hash: str) -> list[CheckpointName]:
+    """Return the names of all checkpoints of an experiment, damaged or not, read anew."""
+    names = []
+    for file in store.list(layout.model_folder(exp_hash)):
+        if not file.endswith(".json"):
+            continue
+        found = layout.parse_checkpoint_file(file)
+        if found is not None and found[1] == "json" and found[0].exp_hash == exp_hash:
+            names.append(found[0])
+    return names
+
+
+def places_of(manifest: Manifest) -> dict[str, TensorPlace]:
+    """Return digest -> place of the tensors that are worth finding again."""
+    files = {file.name: file for file in manifest.files}
+    return {
+        t.digest: TensorPlace(name=manifest.name, file=files[t.file], tensor=t)
+        for t in manifest.tensors.values()
+        if t.size_bytes >= _MIN_PLACE_BYTES
+    }
 
 
 def entry_of(manifest: Manifest) -> CheckpointEntry:
@@ -271,6 +327,26 @@ def entry_of(manifest: Manifest) -> CheckpointEntry:
         size_bytes=manifest.size_bytes,
         parts=manifest.parts,
     )
+
+
+def in_order(entries: Iterable[CheckpointEntry]) -> list[CheckpointEntry]:
+    """Return entries of one experiment in the order of their sequence, damaged ones first.
+
+    Ties of the sequence (two processes that committed at once) are ordered by time, step and
+    revision.
+    """
+    return sorted(entries, key=_order)
+
+
+def newest_of(entries: Sequence[CheckpointEntry]) -> CheckpointEntry | None:
+    """Return the last readable one of entries in order."""
+    return next((e for e in reversed(entries) if e.created_at is not None), None)
+
+
+def recency(entry: CheckpointEntry) -> tuple[Any, ...]:
+    """Return what orders readable checkpoints of different experiments."""
+    name = entry.name
+    return entry.created_at, entry.sequence, name.exp_hash, name.step, name.revision
 
 
 def _order(entry: CheckpointEntry) -> tuple[Any, ...]:
