@@ -42,6 +42,7 @@ from weightslab.engine.errors import (
 from weightslab.engine.identity.config import describe_config
 from weightslab.engine.identity.explain import diff_configs
 from weightslab.engine.identity.wrappers import unwrap
+from weightslab.engine.loading.options import LoadOptions
 from weightslab.engine.loading.restoring import restore, summary
 from weightslab.engine.repository import layout, opening
 from weightslab.engine.repository.data_file import save_backup
@@ -389,7 +390,7 @@ class CheckpointManagerV2:
         return self._path(save_backup(self.root.store, current.exp_hash, path, name=name))
 
     # ------------------------------------------------------------ loading
-    def load_latest_checkpoint(
+    def load_latest_checkpoint(  # noqa: PLR0913 - the fixed face
         self,
         model: Any = None,
         model_name: str | None = None,
@@ -398,6 +399,9 @@ class CheckpointManagerV2:
         exp_hash: str | None = None,
         *,
         optimizer: Any = None,
+        verify: str = "full",
+        strict: bool = True,
+        cast: bool = False,
     ) -> dict[str, Any] | None:
         """Load the newest valid checkpoint of an experiment into the live objects.
 
@@ -409,13 +413,18 @@ class CheckpointManagerV2:
             load_optimizer: restore the optimizer too.
             exp_hash: hash or prefix; by default the current experiment, and without one the newest
                 checkpoint of the whole root.
+            verify: `full` hashes every byte before anything changes; `size` trusts the bytes of
+                tensors and looks at the size and header of each file alone.
+            strict: False loads what fits and leaves the rest as it is; `report` names it.
+            cast: True converts tensors of another dtype, as far as torch calls it safe.
         Returns: dict with step, timestamp (ISO 8601, UTC), metadata, metrics, exp_hash, path,
-            skipped; None if there is no checkpoint.
+            report (`LoadReport`), skipped; None if there is no checkpoint.
         Raises: StateMismatchError (nothing was changed, unless its text says that an object refused
             its state halfway); IntegrityError if all are damaged; UnsupportedVersionError if the
             newest was written by a newer version of this package.
         """
         self._check_open()
+        options = LoadOptions(verify=verify, strict=strict, cast=cast)
         entries = choosing.candidates(self.root, exp_hash, self.current_hash)
         if not entries:
             return None
@@ -423,7 +432,7 @@ class CheckpointManagerV2:
         skipped: list[dict[str, Any]] = []
         for entry in entries:
             try:
-                return self._load(entry, target) | {"skipped": skipped}
+                return self._load(entry, target, options) | {"skipped": skipped}
             except UnsupportedVersionError:  # noqa: PERF203 - not damaged: newer than this package
                 raise
             except choosing.PASSED_OVER as error:
@@ -444,6 +453,9 @@ class CheckpointManagerV2:
         *,
         optimizer: Any = None,
         revision: int | None = None,
+        verify: str = "full",
+        strict: bool = True,
+        cast: bool = False,
     ) -> dict[str, Any]:
         """Load the checkpoint of a step into the live objects.
 
@@ -452,7 +464,7 @@ class CheckpointManagerV2:
             exp_hash: hash or prefix; by default the current experiment, and without one the
                 experiment of the newest checkpoint.
             revision: which revision of the step; by default the highest.
-            model, model_name, load_optimizer, optimizer_name, optimizer: as in
+            model, model_name, load_optimizer, optimizer_name, optimizer, verify, strict, cast: as in
                 `load_latest_checkpoint`.
         Returns: as `load_latest_checkpoint`.
         Raises: CheckpointNotFoundError naming the nearest steps; IntegrityError naming the other
@@ -460,13 +472,14 @@ class CheckpointManagerV2:
         """
         self._check_open()
         check_step(step, None)
+        options = LoadOptions(verify=verify, strict=strict, cast=cast)
         wanted = choosing.find_hash(self.root, exp_hash, self.current_hash)
         if wanted is None:
             raise ExperimentNotFoundError(f"{self.root.path} has no checkpoints to load from")
         entry = self.root.get_checkpoint(wanted, step, revision=revision)
         target = self._live.target(model, model_name, optimizer, optimizer_name, load_optimizer)
         try:
-            return self._load(entry, target) | {"skipped": []}
+            return self._load(entry, target, options) | {"skipped": []}
         except (IntegrityError, FormatError) as error:
             others = [
                 e.name.revision
@@ -477,16 +490,19 @@ class CheckpointManagerV2:
                 error.hint = f"other revisions of step {step}: {others}; load one by revision="
             raise
 
-    def _load(self, entry: CheckpointEntry, target: LoadTarget) -> dict[str, Any]:
+    def _load(
+        self, entry: CheckpointEntry, target: LoadTarget, options: LoadOptions
+    ) -> dict[str, Any]:
         manifest = self.root.manifest(entry)
         found = summary(manifest, folder=self._path(layout.model_folder(manifest.name.exp_hash)))
-        restore(
+        report = restore(
             self.root.store,
             manifest,
             parts_of(target.live),
             target.optimizers,
             load_optimizer=target.load_optimizer,
             given=target.given,
+            options=options,
         )
         self._ancestry.settle(_unwrapped(target.live), manifest)
         self._live.remember_model(target.live)
@@ -500,7 +516,7 @@ class CheckpointManagerV2:
                 revision=name.revision,
                 into=self.current_hash,
             )
-        return found
+        return found | {"report": report}
 
     # ------------------------------------------------------------ looking
     def load_config(

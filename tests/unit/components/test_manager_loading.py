@@ -42,6 +42,7 @@ def test_training_resumed_in_another_manager_equals_uninterrupted_training(saved
 def test_result_tells_step_time_metadata_metrics_hash_and_path(saved):
     found = saved.manager.load_latest_checkpoint(saved.model, optimizer=saved.optimizer)
     moment = datetime.fromisoformat(found.pop("timestamp"))
+    assert found.pop("report").is_complete
     assert moment.utcoffset().total_seconds() == 0
     assert found == {
         "step": 3,

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 from weightslab.engine.errors import FormatError, UnsupportedVersionError
 from weightslab.engine.jsonform import decode
+from weightslab.engine.loading.options import FULL
 from weightslab.engine.repository.catalog import map_file
 from weightslab.engine.tensors.check import verify_file
 from weightslab.engine.tensors.image import tensor_view
 from weightslab.engine.tensors.tree import join
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection
 
     import torch
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from weightslab.engine.storage.store import Store
     from weightslab.engine.values import FileRecord
 
-__all__ = ["LoadedModel", "LoadedState", "read_state"]
+__all__ = ["LoadedModel", "LoadedState", "read_state", "read_tensors"]
 
 TRAINING = "training"
 CODEC = "safetensors"
@@ -51,7 +52,14 @@ class LoadedState:
     training: dict[str, Any] | None = None
 
 
-def read_state(store: Store, manifest: Manifest, *, training: bool = True) -> LoadedState:
+def read_state(
+    store: Store,
+    manifest: Manifest,
+    *,
+    parts: Collection[str] | None = None,
+    training: bool = True,
+    verify: str = FULL,
+) -> LoadedState:
     """Map and verify the files of a checkpoint.
 
     Every byte of the files that are needed is verified before this returns.
@@ -59,18 +67,25 @@ def read_state(store: Store, manifest: Manifest, *, training: bool = True) -> Lo
     Args:
         store: where the root lives.
         manifest: what to read.
+        parts: the models to read; by default all.
         training: read optimizer and other training state too; without, their bytes are not touched.
+        verify: `full`, or `size`: sizes and headers alone.
     Raises: MissingObjectError, TruncatedError, DigestMismatchError, FormatError.
     """
-    wanted = [p for p in manifest.parts if training or p != TRAINING]
-    tensors = _read_tensors(store, manifest, wanted)
+    chosen = [p for p in manifest.model_parts if parts is None or p in parts]
+    wanted = [*chosen, *[TRAINING] * (training and TRAINING in manifest.parts)]
+    keys = {key for key in manifest.tensors if key.partition("/")[0] in wanted}
+    tensors: dict[str, dict[str, torch.Tensor]] = {part: {} for part in wanted}
+    for key, tensor in read_tensors(store, manifest, keys, whole=wanted, verify=verify).items():
+        part, _, name = key.partition("/")
+        tensors[part][name] = tensor
     models = {
         part: LoadedModel(
             tensors=tensors[part],
             extra=_mapping(decode(manifest.state.get(part, {}), path=part), part),
             aliases=_aliases(manifest, part),
         )
-        for part in manifest.model_parts
+        for part in chosen
     }
     tree = None
     if training and TRAINING in manifest.state:
@@ -83,23 +98,39 @@ def read_state(store: Store, manifest: Manifest, *, training: bool = True) -> Lo
     return LoadedState(manifest=manifest, models=models, training=tree)
 
 
-def _read_tensors(
-    store: Store, manifest: Manifest, parts: Sequence[str]
-) -> dict[str, dict[str, torch.Tensor]]:
-    """Return part -> name -> tensor, each in whichever file it lies; other bytes stay unread."""
-    found: dict[str, dict[str, torch.Tensor]] = {part: {} for part in parts}
+def read_tensors(
+    store: Store,
+    manifest: Manifest,
+    keys: Collection[str],
+    *,
+    whole: Collection[str] = (),
+    verify: str = FULL,
+) -> dict[str, torch.Tensor]:
+    """Return key -> tensor over the mapped file in which it lies; other bytes stay unread.
+
+    Args:
+        store: where the root lives.
+        manifest: the checkpoint.
+        keys: keys of `manifest.tensors`.
+        whole: parts whose own files are verified from the first byte to the last.
+        verify: `full`, or `size`: sizes and headers alone.
+    Raises: MissingObjectError, TruncatedError, DigestMismatchError, FormatError.
+    """
+    found: dict[str, torch.Tensor] = {}
     for file in manifest.files:
         records = manifest.tensors_in(file)
-        needed = [key for key in records if key.partition("/")[0] in found]
-        whole = file.part in found
-        if not needed and not whole:
+        needed = [key for key in records if key in keys]
+        if not needed and file.part not in whole:
             continue
         _check_codec(file)
         data = map_file(store, manifest.name, file.name)
-        verify_file(data, file, records, names=None if whole else needed)
-        for key in needed:
-            part, _, name = key.partition("/")
-            found[part][name] = tensor_view(data, records[key])
+        if verify != FULL:
+            verify_file(data, file, records, names=(), with_header=True)
+        elif file.part in whole:
+            verify_file(data, file, records)
+        else:
+            verify_file(data, file, records, names=needed)
+        found.update({key: tensor_view(data, records[key]) for key in needed})
     return found
 
 

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from weightslab.engine.errors import FormatError, StateMismatchError
 from weightslab.engine.jsonform import decode
+from weightslab.engine.loading.options import LoadOptions
 from weightslab.engine.loading.reading import read_state
+from weightslab.engine.loading.report import LoadReport
 from weightslab.engine.training.state import (
+    capture_model,
     parameter_names,
     plan_model_restore,
     plan_optimizer_restore,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
     import torch
@@ -30,6 +33,9 @@ __all__ = ["restore", "summary"]
 logger = logging.getLogger(__name__)
 
 
+_DEFAULT: Final = LoadOptions()
+
+
 def restore(
     store: Store,
     manifest: Manifest,
@@ -38,35 +44,60 @@ def restore(
     *,
     load_optimizer: bool,
     given: bool,
-) -> None:
+    options: LoadOptions = _DEFAULT,
+) -> LoadReport:
     """Load a checkpoint into live objects; nothing is changed unless everything fits.
 
     Args:
         store: where the root lives.
         manifest: the checkpoint.
-        models: part -> live module.
+        models: part -> live module; each takes the values on the device where it is.
         optimizers: name -> live optimizer; None if there is none.
         load_optimizer: False leaves optimizers alone and their bytes unread.
         given: the caller named the optimizer, so its state has to be there.
+        options: what is verified, and what may differ. Without `strict` everything that fits is
+            loaded, an optimizer as a whole or not at all.
+    Returns: what was loaded and what was not.
     Raises: IntegrityError and its kinds, StateMismatchError.
     """
-    _check_parts(manifest, models)
+    common = _common_parts(manifest, models, strict=options.strict)
     saved = _saved_optimizers(manifest)
     if load_optimizer:
-        _check_optimizers(manifest, saved, optimizers, given=given)
-    wanted = load_optimizer and bool(optimizers) and bool(saved)
-    state = read_state(store, manifest, training=load_optimizer)
-    plans = [_plan_model(state, part, module) for part, module in models.items()]
-    if wanted and optimizers and state.training is not None:
-        plans += _plan_optimizers(manifest, state.training["optimizer"], optimizers, models)
-    for plan in plans:
+        _check_optimizers(manifest, saved, optimizers, given=given and options.strict)
+    state = read_state(
+        store, manifest, parts=common, training=load_optimizer, verify=options.verify
+    )
+    plans = {part: _plan_model(state, part, models[part], options) for part in common}
+    optimizer_plans: dict[str, RestorePlan] = {}
+    left_out: dict[str, str] = {}
+    if load_optimizer and optimizers and saved and state.training is not None:
+        optimizer_plans, left_out = _plan_optimizers(
+            manifest, state.training["optimizer"], optimizers, models, strict=options.strict
+        )
+    elif saved:
+        why = "load_optimizer=False" if not load_optimizer else "no optimizer was given"
+        left_out = dict.fromkeys(saved, why)
+    for plan in [*plans.values(), *optimizer_plans.values()]:
         plan.apply()
+    missing, unexpected = _entries_of_one_side(manifest, models, common)
+    return LoadReport(
+        loaded=_named(plans, lambda plan: plan.loaded),
+        missing=(*_named(plans, lambda plan: plan.missing), *missing),
+        unexpected=(*_named(plans, lambda plan: plan.unexpected), *unexpected),
+        shape_changes=_by_name(plans, lambda plan: plan.changes),
+        casts=_by_name(plans, lambda plan: plan.casts),
+        optimizers=tuple(optimizer_plans),
+        optimizers_left_out=left_out,
+        verify=options.verify,
+    )
 
 
-def _check_parts(manifest: Manifest, models: Mapping[str, object]) -> None:
+def _common_parts(manifest: Manifest, models: Mapping[str, object], *, strict: bool) -> list[str]:
+    """Return the models that checkpoint and caller both have; all of them, if that is asked for."""
     saved = set(manifest.model_parts)
-    missing, unexpected = sorted(set(models) - saved), sorted(saved - set(models))
-    if missing or unexpected:
+    common, missing = sorted(set(models) & saved), sorted(set(models) - saved)
+    unexpected = sorted(saved - set(models))
+    if not common or (strict and (missing or unexpected)):
         raise StateMismatchError(
             f"checkpoint {manifest.name.stem} holds {', '.join(sorted(saved))}, "
             f"not {', '.join(sorted(models))}",
@@ -74,6 +105,40 @@ def _check_parts(manifest: Manifest, models: Mapping[str, object]) -> None:
             unexpected=unexpected,
             hint="pass the model, or the dict of models, that was saved",
         )
+    return common
+
+
+def _entries_of_one_side(
+    manifest: Manifest, models: Mapping[str, torch.nn.Module], common: Sequence[str]
+) -> tuple[list[str], list[str]]:
+    """Return the entries of whole models that only the caller has, and only the checkpoint."""
+    missing, unexpected = [], []
+    for part in sorted(set(models) - set(common)):
+        state = capture_model(models[part])
+        missing += [_prefix(part) + name for name in (*state.tensors, *state.extra)]
+    for part in sorted(set(manifest.model_parts) - set(common)):
+        unexpected += [_prefix(part) + name for name in manifest.tensors_of_part(part)]
+    return missing, unexpected
+
+
+def _prefix(part: str) -> str:
+    return "" if part == "model" else f"{part.removeprefix('model.')}/"
+
+
+def _named(
+    plans: Mapping[str, RestorePlan], names_of: Callable[[RestorePlan], Iterable[str]]
+) -> tuple[str, ...]:
+    return tuple(_prefix(part) + name for part, plan in plans.items() for name in names_of(plan))
+
+
+def _by_name(
+    plans: Mapping[str, RestorePlan], found_in: Callable[[RestorePlan], Mapping[str, str]]
+) -> dict[str, str]:
+    return {
+        _prefix(part) + name: text
+        for part, plan in plans.items()
+        for name, text in found_in(plan).items()
+    }
 
 
 def _saved_optimizers(manifest: Manifest) -> list[str]:
@@ -103,7 +168,9 @@ def _check_optimizers(
         )
 
 
-def _plan_model(state: LoadedState, part: str, module: torch.nn.Module) -> RestorePlan:
+def _plan_model(
+    state: LoadedState, part: str, module: torch.nn.Module, options: LoadOptions
+) -> RestorePlan:
     saved = state.models[part]
     wrappers = (state.training or {}).get("wrappers", {})
     return plan_model_restore(
@@ -112,6 +179,8 @@ def _plan_model(state: LoadedState, part: str, module: torch.nn.Module) -> Resto
         saved.extra,
         aliases=saved.aliases,
         wrapper_state=wrappers.get(part),
+        strict=options.strict,
+        cast=options.cast,
     )
 
 
@@ -120,11 +189,14 @@ def _plan_optimizers(
     saved: dict[str, Any],
     optimizers: Mapping[str, Any],
     models: Mapping[str, torch.nn.Module],
-) -> list[RestorePlan]:
+    *,
+    strict: bool,
+) -> tuple[dict[str, RestorePlan], dict[str, str]]:
+    """Return saved name -> plan, and saved name -> why there is none (only if not strict)."""
     if len(saved) == 1 and len(optimizers) == 1:
-        pairs = [(next(iter(optimizers.values())), next(iter(saved.values())))]
-    elif set(saved) == set(optimizers):
-        pairs = [(optimizers[name], saved[name]) for name in sorted(saved)]
+        pairs = {next(iter(saved)): next(iter(optimizers.values()))}
+    elif set(saved) == set(optimizers) or not strict:
+        pairs = {name: optimizers[name] for name in sorted(saved) if name in optimizers}
     else:
         raise StateMismatchError(
             f"checkpoint {manifest.name.stem} holds the optimizers {', '.join(sorted(saved))}, "
@@ -133,7 +205,17 @@ def _plan_optimizers(
             unexpected=sorted(set(saved) - set(optimizers)),
         )
     names = parameter_names(models.values())
-    return [plan_optimizer_restore(live, state, names) for live, state in pairs]
+    plans = {}
+    left_out = {name: "no optimizer of this name" for name in sorted(saved) if name not in pairs}
+    for name, live in pairs.items():
+        try:
+            plans[name] = plan_optimizer_restore(live, saved[name], names)
+        except StateMismatchError as error:  # noqa: PERF203 - one per optimizer, mostly one
+            if strict:
+                raise
+            logger.warning("the optimizer %s stays as it is: %s", name, error)
+            left_out[name] = str(error)
+    return plans, left_out
 
 
 def summary(manifest: Manifest, *, folder: Path) -> dict[str, Any]:

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from weightslab.engine.digests import digest_bytes
 from weightslab.engine.errors import DigestMismatchError, InvalidManifestError, TruncatedError
+from weightslab.engine.tensors.workers import num_workers
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
     from weightslab.engine.values import FileRecord, TensorRecord
 
 __all__ = ["verify_file"]
 
-_THREADS: Final = 2
 _BIG_BYTES: Final = 1 << 20  # 1 MiB: hashing takes 40 us there, handing work to a thread about 10
 _NAMED: Final = 5  # damaged tensors that a message lists
 
@@ -35,17 +35,21 @@ def verify_file(
     tensors: Mapping[str, TensorRecord],
     *,
     names: Collection[str] | None = None,
+    with_header: bool = False,
+    progress: Callable[[int], object] = lambda _: None,
 ) -> None:
     """Check a tensor file; without `names`, each single bit of it.
 
-    Header and tensors are hashed in two threads. Where the records leave a byte of the file
-    uncovered, the whole file is hashed instead.
+    Header and tensors are hashed in several threads. Where the records leave a byte of the file
+    uncovered, the whole file is hashed as well.
 
     Args:
         buffer: the whole file.
         file: its record.
         tensors: name -> record of the tensors in this file.
         names: check only these tensors, and not the header.
+        with_header: check the header beside `names`.
+        progress: called with a number of bytes after they were hashed, from several threads.
     Raises: TruncatedError if the size differs, DigestMismatchError naming file and tensors,
         InvalidManifestError if a record points outside the file, FormatError for a digest algorithm
         of a newer version. ValueError if `names` has a name that `tensors` has not.
@@ -58,17 +62,16 @@ def verify_file(
             context={"file": file.name},
         )
     spans = {name: _span(name, record, file) for name, record in tensors.items()}
-    if names is not None:
+    head = _Span("the header", 0, file.header_size_bytes, file.header_digest)
+    if names is None:
+        every = [head, *spans.values()]
+        if not _cover(every, file.size_bytes):
+            every.insert(0, _Span("the whole file", 0, file.size_bytes, file.digest))
+    else:
         if unknown := sorted(set(names) - set(spans)):
             raise ValueError(f"{file.name} has no tensor {', '.join(map(repr, unknown))}")
-        _check(view, file, [spans[name] for name in sorted(set(names))])
-        return
-    head = _Span("the header", 0, file.header_size_bytes, file.header_digest)
-    every = [head, *spans.values()]
-    if _cover(every, file.size_bytes):
-        _check(view, file, every)
-    else:
-        _check(view, file, [_Span("the whole file", 0, file.size_bytes, file.digest), *every])
+        every = [*[head] * with_header, *(spans[name] for name in sorted(set(names)))]
+    _check(view, file, every, progress)
 
 
 def _span(name: str, record: TensorRecord, file: FileRecord) -> _Span:
@@ -90,17 +93,21 @@ def _cover(spans: list[_Span], size_bytes: int) -> bool:
     return reached >= size_bytes
 
 
-def _check(view: memoryview, file: FileRecord, spans: list[_Span]) -> None:
+def _check(
+    view: memoryview, file: FileRecord, spans: list[_Span], progress: Callable[[int], object]
+) -> None:
     def is_intact(span: _Span) -> bool:
         algorithm = span.digest.partition(":")[0]
-        return digest_bytes(view[span.start : span.stop], algorithm=algorithm) == span.digest
+        found = digest_bytes(view[span.start : span.stop], algorithm=algorithm)
+        progress(span.stop - span.start)
+        return found == span.digest
 
     big = [span for span in spans if span.stop - span.start >= _BIG_BYTES]
     verdicts: dict[_Span, bool] = {}
     if len(big) > 1:
         # the longest first, so that the last one to finish is a short one
         big.sort(key=lambda span: span.start - span.stop)
-        with ThreadPoolExecutor(_THREADS, thread_name_prefix="weightslab-verify") as pool:
+        with ThreadPoolExecutor(num_workers(), thread_name_prefix="weightslab-verify") as pool:
             verdicts.update(zip(big, pool.map(is_intact, big), strict=True))
     damaged = [s.label for s in spans if not (verdicts[s] if s in verdicts else is_intact(s))]
     if damaged:

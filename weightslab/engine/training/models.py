@@ -113,6 +113,7 @@ def plan_model_restore(
     aliases: Mapping[str, str],
     wrapper_state: Mapping[str, Any] | None = None,
     strict: bool = True,
+    cast: bool = False,
 ) -> RestorePlan:
     """Check that a saved state fits `model`; nothing is changed.
 
@@ -125,7 +126,9 @@ def plan_model_restore(
         extra: clean key -> saved value that is no tensor.
         aliases: clean key of a tied tensor -> key of the one that was stored.
         wrapper_state: state of the wrappers, taken where the live model has the same.
-        strict: refuse entries that only one side has; otherwise they are left alone.
+        strict: refuse entries that only one side has or that do not fit; otherwise they are left
+            alone, and the plan names them.
+        cast: convert where only the dtype differs and torch can cast it.
     Raises: StateMismatchError with `.missing`, `.unexpected` and `.shape_changes`.
     """
     if sharding := _sharding_of(model):
@@ -133,28 +136,39 @@ def plan_model_restore(
     live = model.state_dict()
     _refuse_unready(live)
     saved = {**tensors, **{k: tensors[v] for k, v in aliases.items() if v in tensors}, **extra}
-    fit = _compare(model, live, saved, wrapper_state or {})
-    if fit.changes or (strict and (fit.missing or fit.unexpected)):
+    fit = _compare(model, live, saved, wrapper_state or {}, cast=cast)
+    if strict and (fit.changes or fit.missing or fit.unexpected):
         raise _mismatch(fit)
-    _refuse_untied(live, fit.target)
-    target = _safe_to_hand_over(model, fit.target)
+    _settle_ties(live, fit, strict=strict)
+    target = _safe_to_hand_over(model, fit.target, live)
     target._metadata = live._metadata  # type: ignore[attr-defined] # versions of the modules
     return RestorePlan(
         "the model",
         lambda: model.load_state_dict(target, strict=strict),
+        loaded=tuple(clean for clean in fit.clean.values() if clean not in fit.changes),
         missing=tuple(fit.missing),
         unexpected=tuple(fit.unexpected),
+        changes=fit.changes,
+        casts=fit.casts,
     )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Fit:
-    """How a saved state fits a live one; `target` is what would be loaded, by raw key."""
+    """How a saved state fits a live one.
+
+    Attributes:
+        target: what would be loaded, by raw key.
+        clean: raw key -> clean key of what is the model's own in `target`.
+        missing, unexpected, changes, casts: as in `RestorePlan`.
+    """
 
     target: OrderedDict[str, Any] = field(default_factory=OrderedDict)
+    clean: dict[str, str] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
     unexpected: list[str] = field(default_factory=list)
     changes: dict[str, str] = field(default_factory=dict)
+    casts: dict[str, str] = field(default_factory=dict)
 
 
 def _compare(
@@ -162,6 +176,8 @@ def _compare(
     live: Mapping[str, Any],
     saved: Mapping[str, Any],
     wrapper_state: Mapping[str, Any],
+    *,
+    cast: bool,
 ) -> _Fit:
     fit, used = _Fit(), set()
     for raw, value in live.items():
@@ -174,11 +190,34 @@ def _compare(
         else:
             fit.missing.append(clean)
             continue
-        fit.target[raw] = found
-        if (change := _change(found, value)) is not None and not clean.endswith(_EXTRA):
-            fit.changes[clean] = change
+        _place(fit, raw, (clean, of_wrapper), (found, value), cast=cast)
     fit.unexpected.extend(key for key in saved if key not in used)
     return fit
+
+
+def _place(
+    fit: _Fit, raw: str, key: tuple[str, bool], pair: tuple[Any, Any], *, cast: bool
+) -> None:
+    """Put a saved entry where it fits: among what is loaded, or among the changes."""
+    (clean, of_wrapper), (saved, live) = key, pair
+    change = None if clean.endswith(_EXTRA) else _change(saved, live)
+    if change is not None and cast and _can_cast(saved, live):
+        fit.casts[clean] = f"{str(saved.dtype)[6:]} -> {str(live.dtype)[6:]}"
+    elif change is not None:
+        fit.changes[clean] = change
+        return
+    fit.target[raw] = saved
+    if not of_wrapper:
+        fit.clean[raw] = clean
+
+
+def _can_cast(saved: Any, live: Any) -> bool:
+    """Tell whether only the dtype differs, and torch converts it within its kind or to a wider."""
+    if not isinstance(saved, torch.Tensor) or not isinstance(live, torch.Tensor):
+        return False
+    kinds = (saved.dtype, live.dtype)
+    packed = any("float4" in str(kind) for kind in kinds)  # two values an item: shapes deceive
+    return saved.shape == live.shape and not packed and torch.can_cast(*kinds)
 
 
 def _change(saved: Any, live: Any) -> str | None:
@@ -245,19 +284,23 @@ def _why_unready(tensor: torch.Tensor) -> tuple[str, str] | None:
     return None
 
 
-def _refuse_untied(live: Mapping[str, Any], target: Mapping[str, Any]) -> None:
-    """Refuse to put two different saved tensors into one live tensor."""
+def _settle_ties(live: Mapping[str, Any], fit: _Fit, *, strict: bool) -> None:
+    """Refuse to put two different saved tensors into one live tensor; or leave the second out."""
     first: dict[Hashable, str] = {}
-    for raw in target:
+    for raw in list(fit.target):
         if not isinstance(live[raw], torch.Tensor):
             continue
         kept = first.setdefault(tie_key(live[raw]), raw)
-        if kept != raw and not _same_bits(target[kept], target[raw]):
+        if kept == raw or _same_bits(fit.target[kept], fit.target[raw]):
+            continue
+        if strict:
             raise StateMismatchError(
                 f"{kept} and {raw} are one tensor in the model, but two in the checkpoint",
                 shape_changes={raw: f"tied to {kept}"},
                 hint="nothing was changed; untie them, or load a checkpoint of the tied model",
             )
+        del fit.target[raw]
+        fit.changes[fit.clean.pop(raw, raw)] = f"tied to {kept}"
 
 
 def _same_bits(one: torch.Tensor, other: torch.Tensor) -> bool:
@@ -268,7 +311,7 @@ def _same_bits(one: torch.Tensor, other: torch.Tensor) -> bool:
 
 
 def _safe_to_hand_over(
-    model: torch.nn.Module, target: OrderedDict[str, Any]
+    model: torch.nn.Module, target: OrderedDict[str, Any], live: Mapping[str, Any]
 ) -> OrderedDict[str, Any]:
     """Clone what code of the model may keep; torch's own loading copies and keeps nothing.
 
@@ -276,6 +319,9 @@ def _safe_to_hand_over(
     """
     if _loads_its_own_way(model):
         copied: OrderedDict[str, Any] = own_copy(target)
+        for key, value in copied.items():
+            if isinstance(value, torch.Tensor) and isinstance(live[key], torch.Tensor):
+                copied[key] = value.to(live[key].dtype)  # code of its own may not convert
         return copied
     for key, value in target.items():
         if key.endswith(_EXTRA):

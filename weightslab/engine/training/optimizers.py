@@ -73,6 +73,8 @@ def plan_optimizer_restore(
             _check_shapes(optimizer, state)
         except (AttributeError, IndexError, KeyError, TypeError) as error:
             raise StateMismatchError(f"the saved state of {what} is not in order") from error
+        if _keeps_what_it_gets(optimizer):
+            return _fill(optimizer, state)
     return _hand_over(optimizer, state)
 
 
@@ -106,6 +108,72 @@ def _hand_over(item: Any, state: Any) -> RestorePlan:
     # copied now, so that memory that runs out does so before anything is changed
     mine = own_copy(state)
     return RestorePlan(class_name(item), lambda: item.load_state_dict(mine))
+
+
+def _keeps_what_it_gets(optimizer: torch.optim.Optimizer) -> bool:
+    """Tell whether loading is torch's own: it takes the tensors of a state as they are."""
+    own = type(optimizer).load_state_dict
+    return (
+        str(getattr(own, "__module__", "")).startswith("torch.optim.")
+        and "load_state_dict" not in vars(optimizer)
+        and not getattr(optimizer, "_optimizer_load_state_dict_pre_hooks", None)
+    )
+
+
+def _fill(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> RestorePlan:
+    """Plan to copy into the state tensors that the optimizer has; only others take memory."""
+    places = _live_places(optimizer, state)
+    mine = own_copy(state, {key: live for key, (live, _) in places.items()})
+
+    def apply() -> None:
+        with torch.no_grad():
+            for live, saved in places.values():  # torch copies with its own threads
+                live.copy_(saved)
+        optimizer.load_state_dict(mine)
+
+    return RestorePlan(class_name(optimizer), apply)
+
+
+def _live_places(
+    optimizer: torch.optim.Optimizer, state: dict[str, Any]
+) -> dict[int, tuple[torch.Tensor, torch.Tensor]]:
+    """Return id of a saved tensor -> (live tensor it can be copied into, saved tensor)."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    order = [i for group in state["param_groups"] for i in group["params"]]
+    plain = (torch.Tensor, torch.nn.Parameter)
+    taken = {
+        p.untyped_storage().data_ptr()
+        for p in parameters
+        if type(p) in plain and p.layout is torch.strided
+    }
+    places: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+    for index, parameter in zip(order, parameters, strict=True):
+        live_state, saved_state = optimizer.state.get(parameter), state["state"].get(index)
+        if not isinstance(live_state, dict) or not isinstance(saved_state, dict):
+            continue
+        for key, saved in saved_state.items():
+            live: Any = live_state.get(key)
+            if id(saved) in places or not _can_take(live, saved):
+                continue
+            start = live.untyped_storage().data_ptr()
+            if start not in taken:  # memory that two tensors share takes one value only
+                taken.add(start)
+                places[id(saved)] = live, saved
+    return places
+
+
+def _can_take(live: Any, saved: Any) -> bool:
+    """Tell whether `saved` can be copied into `live`, bit for bit and with nothing else changed."""
+    return (
+        type(live) is torch.Tensor
+        and isinstance(saved, torch.Tensor)
+        and live.layout is torch.strided
+        and (live.shape, live.dtype) == (saved.shape, saved.dtype)
+        and not (live.requires_grad or live.is_inference() or live.is_conj() or live.is_neg())
+        and live.device.type != "meta"
+        and live.stride() == torch.empty_like(live, device="meta").stride()  # dense, no overlap
+        and live.numel() > 0
+    )
 
 
 def _state_of(saved: Any, keys: set[str], what: str) -> Any:

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 import torch
 
 from weightslab.engine.errors import CheckpointError
+from weightslab.engine.tensors.workers import num_workers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
 __all__ = ["RestorePlan", "class_name", "own_copy"]
 
 _PARALLEL_BYTES: Final = 32 << 20  # below, one thread is done before a second has started
-_THREADS: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,16 +25,23 @@ class RestorePlan:
 
     Attributes:
         what: the object, in words.
+        loaded: entries that will have the values of the checkpoint.
         missing: entries of the live object that keep their value (only of restores that are not
             strict).
         unexpected: entries of the checkpoint that are left out (only of restores that are not
             strict).
+        changes: entries of both that do not fit each other -> how; they keep their value (only of
+            restores that are not strict).
+        casts: loaded entries that are converted to another dtype -> how.
     """
 
     what: str
     _apply: Callable[[], object]
+    loaded: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
     unexpected: tuple[str, ...] = ()
+    changes: dict[str, str] = field(default_factory=dict)
+    casts: dict[str, str] = field(default_factory=dict)
 
     def apply(self) -> None:
         """Copy the state into the live object.
@@ -57,14 +64,21 @@ def class_name(item: object) -> str:
     return f"{type(item).__module__}.{type(item).__qualname__}"
 
 
-def own_copy(tree: Any) -> Any:
+def own_copy(tree: Any, places: Mapping[int, torch.Tensor] | None = None) -> Any:
     """Return the tree with its tensors cloned; one tensor in two places stays one.
 
     Objects keep the tensors that they are given, and those of a checkpoint lie in a mapped file.
+
+    Args:
+        tree: dicts, lists and tuples with tensors in them.
+        places: id of a tensor in `tree` -> what stands in its place instead of a clone.
     """
     found: dict[int, torch.Tensor] = {}
     _collect(tree, found)
-    return _replaced(tree, dict(zip(found, _clones(list(found.values())), strict=True)))
+    kept = dict(places or {})
+    rest = {key: tensor for key, tensor in found.items() if key not in kept}
+    kept.update(zip(rest, _clones(list(rest.values())), strict=True))
+    return _replaced(tree, kept)
 
 
 def _clones(tensors: list[torch.Tensor]) -> list[torch.Tensor]:
@@ -76,7 +90,7 @@ def _clones(tensors: list[torch.Tensor]) -> list[torch.Tensor]:
     if sum(t.numel() * t.itemsize for t in tensors) < _PARALLEL_BYTES:
         return [tensor.clone() for tensor in tensors]
     clones = [torch.empty_like(tensor) for tensor in tensors]
-    with ThreadPoolExecutor(_THREADS) as pool:
+    with ThreadPoolExecutor(num_workers()) as pool:
         return list(pool.map(torch.Tensor.copy_, clones, tensors))
 
 

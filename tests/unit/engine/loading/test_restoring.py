@@ -19,7 +19,6 @@ from weightslab.engine.repository.catalog import ScanCatalog
 from weightslab.engine.repository.commit import commit_checkpoint
 from weightslab.engine.saving.drafting import CheckpointFacts, make_draft
 from weightslab.engine.storage.memory import MemoryStore
-from weightslab.engine.values import ParentLink
 
 HASH = "0123456789abcdef"
 NOW = datetime(2026, 1, 2, tzinfo=timezone.utc)
@@ -41,8 +40,6 @@ def commit(store, models, optimizers, **more):
         "step": 4,
         "metadata": {"pair": (1, 2)},
         "metrics": {"loss": 0.5},
-        "parent": ParentLink(kind="fresh", exact=True),
-        "config_file": None,
     }
     draft = make_draft(models, optimizers, CheckpointFacts(**(facts | more)))
     return commit_checkpoint(store, ScanCatalog(store), draft, clock=lambda: NOW)[0]

@@ -219,8 +219,20 @@ def test_entries_of_one_side_are_left_alone_when_asked():
     assert (found.missing, found.unexpected) == (("0.bias",), ("more",))
     assert torch.equal(live[0].bias, bias)
     assert torch.equal(live[0].weight, saved["0.weight"])
-    with pytest.raises(StateMismatchError):
-        plan(live, saved | {"0.weight": torch.zeros(1)}, strict=False)
+
+
+def test_entry_that_does_not_fit_keeps_its_value_when_asked():
+    live = build(2)
+    weight = live[0].weight.clone()
+    saved = copied(capture_model(build(1))) | {"0.weight": torch.zeros(1)}
+
+    found = plan(live, saved, strict=False)
+    found.apply()
+
+    assert found.changes == {"0.weight": "float32 [1] -> float32 [4, 3]"}
+    assert torch.equal(live[0].weight, weight)
+    assert torch.equal(live[0].bias, saved["0.bias"])
+    assert "0.weight" not in found.loaded
 
 
 class Tied(nn.Module):
