@@ -60,7 +60,13 @@ def describe_config(config: object, *, exclude: Sequence[str] = ()) -> ConfigDes
         )
     excluded = tuple(dict.fromkeys((*DEFAULT_EXCLUDED, *exclude)))
     hidden = frozenset(excluded)
-    plain = to_plain(config, root="config", special=_user_code, lenient=hidden.__contains__)
+    try:
+        plain = to_plain(config, root="config", special=_user_code, lenient=hidden.__contains__)
+    except RecursionError as error:  # code that reaches code that reaches code ...
+        raise NotCanonicalError(
+            "the code in the config is nested too deeply to be described",
+            hint="name what is meant by a text, or exclude the key with config_exclude",
+        ) from error
     if not isinstance(plain, dict):
         raise NotCanonicalError(
             f"a config is a mapping of names to values, not a {type(config).__qualname__}",

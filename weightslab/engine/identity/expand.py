@@ -25,7 +25,7 @@ import sys
 import types
 import uuid
 from collections.abc import Callable, Iterable
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from weightslab.engine.errors import NotCanonicalError
 from weightslab.engine.identity.library import (
@@ -187,7 +187,8 @@ _BY_TYPE: Final[tuple[tuple[Any, Callable[[Any], Shape]], ...]] = (
     ((bytes, bytearray, memoryview), lambda v: tagged("bytes", bytes(v).hex())),
     (list, lambda v: ("list", list.__getitem__(v, slice(None)))),
     (tuple, lambda v: ("list", tuple.__getitem__(v, slice(None)))),
-    ((set, frozenset), lambda v: ("set", list(v))),
+    (set, lambda v: ("set", list(set.__iter__(v)))),
+    (frozenset, lambda v: ("set", list(frozenset.__iter__(v)))),
     (Unordered, lambda v: ("set", v.members)),
     (dict, lambda v: mapping_shape(list(dict.items(v)))),
     ((range, collections.deque, collections.UserList), _elements),
@@ -264,8 +265,9 @@ def _omegaconf_shape(value: Any) -> Shape | None:
 def _structured(value: Any, kind: type) -> Shape | None:
     if issubclass(kind, (argparse.Namespace, types.SimpleNamespace)):
         return mapping_shape(list(object.__getattribute__(value, "__dict__").items()))
-    if dataclasses.is_dataclass(kind):
-        names = [field.name for field in dataclasses.fields(kind)]
+    # not `is_dataclass`: it asks the metaclass for a name that most classes do not have
+    if any("__dataclass_fields__" in class_dict(base) for base in class_mro(kind)):
+        names = [field.name for field in dataclasses.fields(cast("Any", kind))]
     elif "__attrs_attrs__" in kind.__dict__:
         names = [field.name for field in kind.__dict__["__attrs_attrs__"]]
     elif "__pydantic_fields__" in kind.__dict__:

@@ -6,7 +6,7 @@ import types
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from weightslab.engine.errors import IdentityError
+from weightslab.engine.errors import IdentityError, NotCanonicalError
 from weightslab.engine.identity.callables import cached_names, functions_of, library_bases
 from weightslab.engine.identity.changes import Changes, Written
 from weightslab.engine.identity.declared import (
@@ -38,6 +38,7 @@ from weightslab.engine.identity.library import (
     module_of,
 )
 from weightslab.engine.identity.liveform import LiveForms, Places
+from weightslab.engine.identity.plain import check_metaclass
 from weightslab.engine.identity.reach import CodeTable
 from weightslab.engine.identity.shown import shown_values
 from weightslab.engine.identity.tensors import TensorSpecs, joined
@@ -79,6 +80,10 @@ class _Class:
 
     @classmethod
     def of(cls, kind: type, changes: Changes) -> _Class:
+        try:
+            check_metaclass(kind)
+        except NotCanonicalError as error:
+            raise IdentityError(error.message, hint="use a metaclass without it") from error
         home = module_of(kind)
         library = is_library(home)
         return cls(

@@ -29,17 +29,25 @@ from weightslab.engine.identity.canonical import (
     int_text,
 )
 from weightslab.engine.identity.expand import LEAF, Shape, expand
+from weightslab.engine.identity.library import (
+    class_dict,
+    class_mro,
+    is_library,
+    module_of,
+    qualified_name,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from weightslab.engine.identity.expand import Special
 
-__all__ = ["MAX_VALUES", "Where", "plain_bytes", "plain_tree", "to_plain"]
+__all__ = ["MAX_VALUES", "Where", "check_metaclass", "plain_bytes", "plain_tree", "to_plain"]
 
-MAX_VALUES: Final = 20_000_000  # 2 GB of Python objects; aliases nested 25 deep reach it first
+MAX_VALUES: Final = 1_000_000  # containers, not their items: seconds; aliases 20 deep reach it
 _FLAT: Final = LEAF - {id(float)}  # floats may be infinite, and then JSON has no word for them
 _SLOW: Final = object()
+_ANSWERING: Final = frozenset({"__eq__", "__hash__", "__getattribute__"})
 Where = tuple[Any, Any]  # (parent, key): rendered only when an error needs the path
 
 
@@ -132,6 +140,9 @@ class _Writer:
             raise NotCanonicalError(
                 "a container that holds itself", hint="break the cycle, or exclude the key"
             )
+        check_metaclass(type(value))
+        if issubclass(type(value), type):
+            check_metaclass(value)
         shape = self._special(value) if self._special is not None else None
         return shape or expand(value)
 
@@ -176,6 +187,23 @@ class _Writer:
         if not path:
             return self._root or "the value"
         return f"{self._root}.{path}" if self._root else path
+
+
+def check_metaclass(kind: type) -> None:
+    """Refuse a class whose metaclass runs a user's code when the class is only looked at.
+
+    Raises: NotCanonicalError naming the class.
+    """
+    meta = type(kind)
+    if meta is type or is_library(module_of(meta)):
+        return
+    for base in class_mro(meta):
+        if not is_library(module_of(base)) and not _ANSWERING.isdisjoint(class_dict(base)):
+            raise NotCanonicalError(
+                f"the class {qualified_name(kind)} has a metaclass, {qualified_name(base)}, that"
+                " answers comparisons or attribute look-ups by code of its own",
+                hint="pass what describes the object: numbers, texts, lists or dicts",
+            )
 
 
 def _dotted(where: Where | None) -> str:
