@@ -29,7 +29,7 @@ __all__ = ["TextIndex", "index_texts"]
 _GOLDEN: Final = 0x9E3779B97F4A7C15
 _MASK: Final = (1 << 64) - 1
 _TABLES: Final = 24  # each takes at least a third; only texts of one hash reach the last
-_FEW: Final = 64
+_FEW: Final = 256  # texts for which a dict is quicker than a table
 _BLOCK: Final = 1 << 16
 
 
@@ -119,12 +119,11 @@ def index_texts(texts: Texts, hashes: Words) -> tuple[TextIndex, Int64]:
         left = np.ones(lost.size, bool)
         left[alike[same]] = False
         rows = lost[left]
-    for row in rows.tolist():
-        text = texts[row]
-        if text in index.rest:
+    few = rows.tolist()
+    known = texts.to_list() if len(few) == len(texts) else [texts[row] for row in few]
+    for row, text in zip(few, known, strict=True):
+        if index.rest.setdefault(text, row) != row:
             repeated.append(np.array([row]))
-        else:
-            index.rest[text] = row
     return index, np.sort(np.concatenate(repeated))
 
 

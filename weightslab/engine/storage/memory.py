@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 __all__ = ["MemoryHold", "MemoryStore"]
+
+_DEVICES = itertools.count(1)  # each store is a place of its own: equal inodes of two are two files
 
 
 class _Entry(NamedTuple):
@@ -77,6 +80,7 @@ class MemoryStore:
         self._folders: dict[str, _Entry] = {"": _Entry(0, 0)}
         self._held: set[str] = set()
         self._tick = 0
+        self._device = next(_DEVICES)
 
     def describe(self) -> str:
         """Return `memory`."""
@@ -162,7 +166,7 @@ class MemoryStore:
             mtime_ns=entry.tick,
             ctime_ns=entry.tick,
             inode=entry.inode,
-            device=0,
+            device=self._device,
         )
 
     def delete(self, key: str) -> bool:
