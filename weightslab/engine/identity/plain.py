@@ -17,6 +17,7 @@ No recursion: depth is bounded by memory, the number of values by `MAX_VALUES`.
 from __future__ import annotations
 
 import math
+import types
 import unicodedata
 from typing import TYPE_CHECKING, Any, Final
 
@@ -198,7 +199,9 @@ def check_metaclass(kind: type) -> None:
     if meta is type or is_library(module_of(meta)):
         return
     for base in class_mro(meta):
-        if not is_library(module_of(base)) and not _ANSWERING.isdisjoint(class_dict(base)):
+        members = () if is_library(module_of(base)) else class_dict(base).items()
+        # written in Python: those of pybind11 and other extensions only look
+        if any(name in _ANSWERING and type(m) is types.FunctionType for name, m in members):
             raise NotCanonicalError(
                 f"the class {qualified_name(kind)} has a metaclass, {qualified_name(base)}, that"
                 " answers comparisons or attribute look-ups by code of its own",
