@@ -87,9 +87,9 @@ def _packed(tensor: torch.Tensor, name: str) -> PackedTensor:
 
 
 def _bytes_of(tensor: torch.Tensor) -> memoryview:
-    plain = tensor.detach().as_subclass(torch.Tensor).resolve_conj().resolve_neg()
-    if not plain.numel():
+    if not tensor.numel():
         return memoryview(b"")
+    plain = tensor.detach().as_subclass(torch.Tensor).resolve_conj().resolve_neg()
     # a contiguous tensor may have any stride along a dimension of size 1, and view() minds it
     flat = plain.cpu().contiguous().as_strided((plain.numel(),), (1,))
     array: Any = flat.view(torch.uint8).numpy()  # numpy's types do not say that arrays are buffers

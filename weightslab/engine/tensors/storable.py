@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 __all__ = ["find_obstacle", "require_storable", "tie_key"]
 
 
+_PLAIN: Final = frozenset({torch.Tensor, torch.nn.Parameter})
+
+
 def require_storable(tensor: torch.Tensor, name: str) -> None:
     """Raise unless `tensor` can be stored as plain bytes; no data is read.
 
@@ -33,6 +36,9 @@ def require_storable(tensor: torch.Tensor, name: str) -> None:
 
 def find_obstacle(tensor: torch.Tensor) -> tuple[str, str] | None:
     """Return what is in the way, and the remedy. The order matters: a lazy tensor has no layout."""
+    if type(tensor) in _PLAIN and tensor.layout is torch.strided:
+        if not (tensor.is_meta or tensor.is_nested or tensor.is_quantized):
+            return None  # nearly every tensor: one look at each
     kind = f"{type(tensor).__module__}.{type(tensor).__qualname__}"
     for is_in_the_way, what, remedy in _OBSTACLES:
         if is_in_the_way(tensor):
