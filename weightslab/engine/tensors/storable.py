@@ -36,9 +36,8 @@ def require_storable(tensor: torch.Tensor, name: str) -> None:
 
 def find_obstacle(tensor: torch.Tensor) -> tuple[str, str] | None:
     """Return what is in the way, and the remedy. The order matters: a lazy tensor has no layout."""
-    if type(tensor) in _PLAIN and tensor.layout is torch.strided:
-        if not (tensor.is_meta or tensor.is_nested or tensor.is_quantized):
-            return None  # nearly every tensor: one look at each
+    if type(tensor) in _PLAIN and tensor.layout is torch.strided and not _is_special(tensor):
+        return None  # nearly every tensor: one look at each
     kind = f"{type(tensor).__module__}.{type(tensor).__qualname__}"
     for is_in_the_way, what, remedy in _OBSTACLES:
         if is_in_the_way(tensor):
@@ -56,6 +55,10 @@ def _is_sharded(tensor: torch.Tensor) -> bool:
         if isinstance(kind, type) and isinstance(tensor, kind):
             return True
     return type(tensor).__module__.startswith("torch.distributed")
+
+
+def _is_special(tensor: torch.Tensor) -> bool:
+    return tensor.is_meta or tensor.is_nested or tensor.is_quantized
 
 
 def _is_wrapper(tensor: torch.Tensor) -> bool:
