@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import identity_cost, import_time, save_load
+from benchmarks import identity_cost, import_time, sample_cost, save_load
 
 INTRO = """# Benchmarks
 
@@ -32,6 +32,7 @@ def main() -> None:
     torch.set_num_threads(os.cpu_count() or 1)
     with tempfile.TemporaryDirectory(dir=arguments.dir) as folder:
         tables = save_load.main(Path(folder), rounds=arguments.rounds)
+        tables += sample_cost.main(Path(folder), rounds=min(arguments.rounds, 3))
     tables += identity_cost.main(rounds=arguments.rounds)
     tables += import_time.main()
     machine = (

@@ -14,7 +14,7 @@ from pathlib import Path
 import h5py
 import torch
 
-from weightslab.components import CheckpointManagerV2
+from weightslab.components import CheckpointManagerV2, SampleSet
 
 
 def digest_of(tensor: torch.Tensor) -> str:
@@ -85,8 +85,17 @@ def main(folder: Path) -> None:
         manager.save_data_backup(backup)
         manager.update_experiment_hash(active_data_uids=uids[3:])
         save(30, metrics={"loss": train(model, optimizer, 1)})
+        samples = SampleSet.from_uids(
+            [*range(6000), "a/b.png"], discarded=[7], labels={1: 0, 2: "x"}
+        )
+        manager.update_experiment_hash(active_data_uids=samples)
+        samples.discard([5, "a/b.png"])
+        samples.restore([7])
+        samples.add(["new", "8000"], labels={"new": [1, None]})
+        manager.update_experiment_hash(active_data_uids=samples)
+        save(40, metrics={"loss": 0.5})
         expected["hashes"] = manager.list_experiment_hashes()
-        expected["changes"] = [c.text for c in manager.root.changes(*expected["hashes"])]
+        expected["changes"] = [c.text for c in manager.root.changes(*expected["hashes"][:2])]
     backup.unlink()
     (root / "data").rmdir()
     text = json.dumps(expected, indent=1, sort_keys=True, allow_nan=True)

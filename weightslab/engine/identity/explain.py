@@ -65,13 +65,17 @@ def _whole_model(name: str, added: bool) -> Change:
 def diff_samples(old: SampleSet, new: SampleSet) -> list[Change]:
     """Return one change that counts the samples added and discarded; none if the sets are equal.
 
+    Two sets of the same samples whose tags or labels count, and differ, are a change without UIDs.
     `.old` is `{"count", "discarded": [...]}`, `.new` is `{"count", "added": [...]}`, with up to 1000
     UIDs each.
     """
     added, removed = old.difference(new)
-    if not len(added) and not len(removed):
+    if old.digest == new.digest:
         return []
-    if len(added) and len(removed):
+    if not len(added) and not len(removed):
+        names = sorted({*old.facets, *new.facets})
+        text = f"the same samples, but other {' or '.join(names)}"
+    elif len(added) and len(removed):
         text = f"{_samples(len(added))} added, {len(removed):,} discarded"
     elif len(added):
         text = f"{_samples(len(added))} added"

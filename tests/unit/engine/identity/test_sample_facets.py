@@ -1,6 +1,7 @@
 import pytest
 
 from weightslab.engine.errors import IdentityError
+from weightslab.engine.identity.explain import diff_samples
 from weightslab.engine.identity.samples import SampleSet
 
 
@@ -107,3 +108,11 @@ def test_facets_that_cannot_be_are_refused(facets, words):
 def test_a_facet_is_not_switched_on_by_adding():
     with pytest.raises(ValueError, match="without these facets"):
         SampleSet.from_uids([1]).add([2], labels={2: 0})
+
+
+def test_changed_labels_are_told_as_a_change_of_the_data():
+    old, new = (SampleSet.from_uids([1, 2], labels={1: n}) for n in (0, 1))
+    assert [change.text for change in diff_samples(old, new)] == [
+        "the same samples, but other labels"
+    ]
+    assert diff_samples(old, old.copy()) == []
