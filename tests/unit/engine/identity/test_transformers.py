@@ -9,6 +9,7 @@ import transformers
 from torch import nn
 
 from weightslab.engine.identity.architecture import describe_model
+from weightslab.engine.identity.explain import diff_models
 from weightslab.engine.identity.hfconfig import config_fields, is_hf_config
 
 pytestmark = pytest.mark.slow  # importing a family of models takes a second each
@@ -161,3 +162,11 @@ def test_the_document_reads_back():
     stored = json.loads(json.dumps(found.document, allow_nan=False))
     assert stored["identity"] == found.document["identity"]
     assert found.document["versions"]["transformers"] == transformers.__version__
+
+
+def test_a_changed_field_of_the_config_is_told_once():
+    one = describe_model(build("GPT2")).document
+    other = describe_model(build("GPT2", scale_attn_by_inverse_layer_idx=True)).document
+    assert [change.text for change in diff_models(one, other)] == [
+        "configs.GPT2Config.scale_attn_by_inverse_layer_idx added: True"
+    ]
