@@ -12,10 +12,11 @@ import torch
 from weightslab.engine.errors import NotStorableError, StateMismatchError
 from weightslab.engine.identity.wrappers import inner_of
 from weightslab.engine.tensors.storable import find_obstacle, tie_key
+from weightslab.engine.training.copying import copy_tensors
 from weightslab.engine.training.plan import RestorePlan, own_copy
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterable, Mapping
+    from collections.abc import Callable, Hashable, Iterable, Mapping
 
 __all__ = ["ModelState", "capture_model", "parameter_names", "plan_model_restore"]
 
@@ -140,11 +141,9 @@ def plan_model_restore(
     if strict and (fit.changes or fit.missing or fit.unexpected):
         raise _mismatch(fit)
     _settle_ties(live, fit, strict=strict)
-    target = _safe_to_hand_over(model, fit.target, live)
-    target._metadata = live._metadata  # type: ignore[attr-defined] # versions of the modules
     return RestorePlan(
         "the model",
-        lambda: model.load_state_dict(target, strict=strict),
+        _hand_over(model, fit.target, live, strict=strict),
         loaded=tuple(clean for clean in fit.clean.values() if clean not in fit.changes),
         missing=tuple(fit.missing),
         unexpected=tuple(fit.unexpected),
@@ -310,23 +309,45 @@ def _same_bits(one: torch.Tensor, other: torch.Tensor) -> bool:
     return torch.equal(flat[0], flat[1])
 
 
-def _safe_to_hand_over(
-    model: torch.nn.Module, target: OrderedDict[str, Any], live: Mapping[str, Any]
-) -> OrderedDict[str, Any]:
-    """Clone what code of the model may keep; torch's own loading copies and keeps nothing.
+def _hand_over(
+    model: torch.nn.Module, target: OrderedDict[str, Any], live: Any, *, strict: bool
+) -> Callable[[], object]:
+    """Return what gives the model its values: copies where that is all torch would do.
 
-    Saved tensors lie in a mapped file: writing to one that was kept would end the process.
+    Code of the model gets clones, because it may keep them: saved tensors lie in a mapped file, and
+    writing to one would end the process.
     """
-    if _loads_its_own_way(model):
-        copied: OrderedDict[str, Any] = own_copy(target)
-        for key, value in copied.items():
+    if _loads_its_own_way(model) or not _is_state_itself(model, live):
+        mine: OrderedDict[str, Any] = own_copy(target)
+        for key, value in mine.items():
             if isinstance(value, torch.Tensor) and isinstance(live[key], torch.Tensor):
-                copied[key] = value.to(live[key].dtype)  # code of its own may not convert
-        return copied
-    for key, value in target.items():
-        if key.endswith(_EXTRA):
-            target[key] = own_copy(value)
-    return target
+                mine[key] = value.to(live[key].dtype)  # code of its own may not convert
+        mine._metadata = live._metadata  # type: ignore[attr-defined] # versions of the modules
+        return lambda: model.load_state_dict(mine, strict=strict)
+    pairs = [(live[key], target[key]) for key in target if not key.endswith(_EXTRA)]
+    extra = OrderedDict((k, own_copy(v)) for k, v in target.items() if k.endswith(_EXTRA))
+    extra._metadata = live._metadata  # type: ignore[attr-defined]
+
+    def apply() -> None:
+        copy_tensors(pairs)
+        if extra:
+            model.load_state_dict(extra, strict=False)
+
+    return apply
+
+
+def _is_state_itself(model: torch.nn.Module, live: Mapping[str, Any]) -> bool:
+    """Tell whether the tensors of the state_dict are those of the model, not made by a hook."""
+    own = {
+        tie_key(tensor)
+        for tensors in (model.named_parameters, model.named_buffers)
+        for _, tensor in tensors(remove_duplicate=False)
+    }
+    tensors = [v for k, v in live.items() if not k.endswith(_EXTRA)]
+    return all(
+        isinstance(tensor, torch.Tensor) and (not tensor.numel() or tie_key(tensor) in own)
+        for tensor in tensors
+    )
 
 
 def _loads_its_own_way(model: torch.nn.Module) -> bool:

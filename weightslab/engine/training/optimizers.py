@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 import torch
 
 from weightslab.engine.errors import NotStorableError, StateMismatchError
+from weightslab.engine.training.copying import copy_tensors
 from weightslab.engine.training.plan import RestorePlan, class_name, own_copy
 
 if TYPE_CHECKING:
@@ -126,9 +127,7 @@ def _fill(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> RestorePla
     mine = own_copy(state, {key: live for key, (live, _) in places.items()})
 
     def apply() -> None:
-        with torch.no_grad():
-            for live, saved in places.values():  # torch copies with its own threads
-                live.copy_(saved)
+        copy_tensors(places.values())
         optimizer.load_state_dict(mine)
 
     return RestorePlan(class_name(optimizer), apply)

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from weightslab.engine.errors import CheckpointError
-from weightslab.engine.tensors.workers import num_workers
+from weightslab.engine.training.copying import copy_tensors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 __all__ = ["RestorePlan", "class_name", "own_copy"]
-
-_PARALLEL_BYTES: Final = 32 << 20  # below, one thread is done before a second has started
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,11 +84,9 @@ def _clones(tensors: list[torch.Tensor]) -> list[torch.Tensor]:
     The memory is taken in this thread: the allocator gives threads arenas of their own, and what
     this thread freed before could not be used again (3 x slower).
     """
-    if sum(t.numel() * t.itemsize for t in tensors) < _PARALLEL_BYTES:
-        return [tensor.clone() for tensor in tensors]
     clones = [torch.empty_like(tensor) for tensor in tensors]
-    with ThreadPoolExecutor(num_workers()) as pool:
-        return list(pool.map(torch.Tensor.copy_, clones, tensors))
+    copy_tensors(zip(clones, tensors, strict=True))
+    return clones
 
 
 def _collect(tree: Any, found: dict[int, torch.Tensor]) -> None:
