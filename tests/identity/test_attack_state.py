@@ -229,23 +229,6 @@ class Evil:
     def __len__(self): raise RuntimeError("len")
     def __iter__(self): raise RuntimeError("iter")
     def __reduce__(self): raise RuntimeError("reduce")
-class Meta(type):
-    def __getattribute__(cls, name):
-        if name in ("__module__", "__qualname__", "__mro__", "__name__", "__dict__", "k"): raise RuntimeError(name)
-        return super().__getattribute__(name)
-    def __eq__(cls, other): raise RuntimeError("eq")
-    def __hash__(cls): raise RuntimeError("hash")
-    def __repr__(cls): raise RuntimeError("repr")
-    def __instancecheck__(cls, other): raise RuntimeError("instancecheck")
-    def __subclasscheck__(cls, other): raise RuntimeError("subclasscheck")
-    @property
-    def __bases__(cls): raise RuntimeError("bases")
-class Odd(metaclass=Meta):
-    def __init__(self, k): self.k = k
-    def use(self, t): return t * 2
-class Layer(nn.Module, metaclass=Meta):
-    def __init__(self, k): super().__init__(); self.k = k
-    def forward(self, x): return x * self.k
 class Net(nn.Module):
     def __init__(self, v): super().__init__(); self.fc = nn.Linear(4, 4); self.v = v
     def forward(self, x): return self.fc(x) if self.v is None else x
@@ -320,12 +303,6 @@ CASES = [
     differ_made("partial with another keyword", PARTIAL, "Net(1e-5)", "Net(1e-6)"),
     differ_made("partial of another class", PARTIAL, "Net()", "Net(norm=nn.RMSNorm)"),
     equal_made("object that raises at everything", HOSTILE, "Net(Evil(1))", "Net(Evil(1))"),
-    equal_made("object of a hostile class", HOSTILE, "Net(Odd(1))", "Net(Odd(1))"),
-    differ_made("state of an object of a hostile class", HOSTILE, "Net(Odd(1))", "Net(Odd(2))"),
-    equal_made("hostile class", HOSTILE, "Net(Odd)", "Net(Odd)"),
-    differ_if("method of a hostile class", HOSTILE, "t * 2", "t * 3", "Net(Odd)"),
-    equal_made("module of a hostile class", HOSTILE, "Layer(1)", "Layer(1)"),
-    differ_made("constant of such a module", HOSTILE, "Layer(1)", "Layer(2)"),
     equal("double and back", made(CHILDREN), _moved(lambda m: m.double().float())),
     equal("on no device", made(CHILDREN), _moved(lambda m: m.to("meta"))),
     equal("pickled", made(CHILDREN), _moved(lambda m: pickle.loads(pickle.dumps(m)))),

@@ -292,6 +292,21 @@ class _Writer:
         return tree
 
 
+def _joined_text(writer: _Writer, node: ast.JoinedStr) -> Tree:
+    """Serialise an f-string: Pythons cut the text between the braces in different places."""
+    parts: list[Tree] = ["f-string"]
+    literal = ""
+    for value in node.values:
+        if isinstance(value, ast.Constant) and isinstance(value.value, str):
+            literal += value.value
+            continue
+        parts += [constant_tree(literal), writer.node(value)] if literal else [writer.node(value)]
+        literal = ""
+    if len(parts) == 1:
+        return constant_tree(literal)
+    return [*parts, constant_tree(literal)] if literal else parts
+
+
 def _with_attributes(tree: Tree, names: Iterable[str]) -> Tree:
     for name in names:
         tree = ["attr", tree, name]
@@ -304,6 +319,7 @@ _HANDLERS: Final[dict[type, Callable[[Any, Any], Tree]]] = {
     ast.Subscript: _Writer._subscript,
     ast.Call: _Writer._call,
     ast.Constant: lambda _, node: constant_tree(node.value),
+    ast.JoinedStr: _joined_text,
     ast.BinOp: _Writer._operator,
     ast.UnaryOp: _Writer._operator,
     ast.FunctionDef: _Writer._nested,

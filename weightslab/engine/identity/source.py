@@ -53,6 +53,7 @@ class Source:
 
 
 _remembered: dict[Any, Source] = {}
+_remembered_at: set[tuple[str, int]] = set()
 _files: dict[str, tuple[str, dict[Any, Source]]] = {}
 
 
@@ -90,7 +91,14 @@ def find_source(code: types.CodeType) -> Source | None:
     found = _sources_of(code.co_filename).get(key)
     if found is not None:
         _remembered[key] = found
-    return found or _remembered.get(key)
+        _remembered_at.add((code.co_filename, hash(key)))
+        return found
+    # code that never had a file (`exec` of a text) takes no source from equal code elsewhere: it
+    # would be weak or not depending on what else was described before
+    had_a_file = not code.co_filename.startswith("<")
+    if had_a_file or (code.co_filename, hash(key)) in _remembered_at:
+        return _remembered.get(key)
+    return None
 
 
 def _sources_of(filename: str) -> dict[Any, Source]:
