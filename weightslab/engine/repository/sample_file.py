@@ -243,7 +243,7 @@ def _read_facets(file: h5py.File) -> dict[str, dict[int | bytes, Any]]:
 
 
 def _read_set(group: h5py.Group) -> Columns:
-    size_bytes, lengths = group["utf8"].size, group["utf8_lengths"][()].astype(np.int64)
+    size_bytes, lengths = group["utf8"].size, group["utf8_lengths"][()].astype(np.int64, copy=False)
     if lengths.size and (lengths.min() < 0 or int(lengths.sum()) != size_bytes):
         raise ValueError("the lengths of the text UIDs do not fit their bytes")
     joined = np.zeros(size_bytes + PADDING, np.uint8)
