@@ -36,7 +36,9 @@ def points_of(server, case, folder):
     the first of them dies.
     """
     path = case.fresh(folder / "root")
-    calls = tracing.recorded(server, ("work_on", case.name, str(path)), folder / "calls.txt")
+    job = ("work_on", case.name, str(path))
+    calls, result = tracing.recorded(server, job, folder / "calls.txt")
+    assert result is True
     return sorted({(call.name, call.number) for call in calls if call.changes()})
 
 

@@ -8,13 +8,14 @@ from functools import cached_property
 
 from support.crash_hands import HASH, OPERATIONS
 from support.roots import begin, content_of, read, save, small_root, tidy_all
-from weightslab.engine.errors import CheckpointError
+from weightslab.engine.errors import CheckpointError, LockedError
 from weightslab.engine.repository import layout
 from weightslab.engine.repository.catalog import read_manifest
-from weightslab.engine.repository.layout import parse_checkpoint_file
+from weightslab.engine.repository.layout import CheckpointName, parse_checkpoint_file
 from weightslab.engine.repository.verify import verify_files
 
 NEXT_STEP = 999
+ACKS = ("saved", "kept", "gone", "absent", "present", "mended")
 
 
 @dataclass(frozen=True)
@@ -78,12 +79,12 @@ class Case:
     @cached_property
     def before(self):
         """What the root shows before the work."""
-        return view_of(self.fresh(self._folder / "before"))
+        return view_of(self.fresh(self._folder / "before") / self.operation.inside)
 
     @cached_property
     def after(self):
         """What the root shows after the work."""
-        path = self.fresh(self._folder / "after")
+        path = self.fresh(self._folder / "after") / self.operation.inside
         self.operation.work(path, lambda **_: None)
         assert self.operation.holds(path)
         return view_of(path)
@@ -98,28 +99,40 @@ class Case:
         """Return everything that is wrong with a root, and with going on in it; empty if nothing.
 
         Args:
-            path: the root as it was found.
+            path: the folder that was prepared, as it was found.
             acks: what was acknowledged, as `(kind, value)`.
             done: the work ended and reported success.
         """
+        path = path / self.operation.inside
         try:
-            return self._seen(view_of(path), acks, done=done, path=path) + self._going_on(path)
+            wrong = [(k, v) for k, v in acks if k == "absent" and (path / v).exists()]
+            wrong += [(k, v) for k, v in acks if k == "present" and not (path / v).exists()]
+            seen = view_of(path)
+            found = self._seen(seen, acks, done=done, path=path)
+            found += [f"not {kind}: {key}" for kind, key in wrong]
+            return found + self._going_on(path, may_repeat=self._before_is_in(seen))
         except (CheckpointError, AssertionError) as error:
             return [f"the root cannot be used: {type(error).__name__}: {error}"]
 
     def _seen(self, seen, acks, *, done, path):
         before, after = self.before, self.after
         found = [f"unloadable: {text}" for text in seen.broken if not before.broken]
-        found += [f"verify: {text}" for text in sorted(seen.findings - before.findings)]
+        mended = any(kind == "mended" for kind, _ in acks)
+        known = after.findings if mended else before.findings
+        found += [f"verify: {text}" for text in sorted(seen.findings - known)]
         for key, content in seen.checkpoints.items():
-            known = [view.checkpoints[key] for view in (before, after) if key in view.checkpoints]
-            found += [] if content in known else [f"another content: {key}"]
-        keep = before.checkpoints.keys() & after.checkpoints.keys()
+            either = [view.checkpoints[key] for view in (before, after) if key in view.checkpoints]
+            found += [] if content in either else [f"another content: {key}"]
+        late = self.operation.unsynced
+        both = before.checkpoints.keys() & after.checkpoints.keys()
+        keep = {key for key in both if _manifest_key(key) not in late}
         keep |= {tuple(value) for kind, value in acks if kind == "saved"}
         found += [f"lost: {key}" for key in keep - seen.checkpoints.keys()]
         gone = {tuple(value) for kind, value in acks if kind == "gone"}
         found += [f"not deleted: {key}" for key in gone & seen.checkpoints.keys()]
-        files = (before.files & after.files) | {value for kind, value in acks if kind == "kept"}
+        files = ((before.files & after.files) - {*late}) | {
+            value for kind, value in acks if kind == "kept"
+        }
         found += [f"lost: {key}" for key in sorted(files - seen.files)]
         if done and seen != after:
             found.append(f"false success: {seen} instead of {after}")
@@ -127,12 +140,16 @@ class Case:
             found.append("false success: what the operation is for does not hold")
         return found
 
-    def _going_on(self, path):
+    def _before_is_in(self, seen):
+        late = self.operation.unsynced
+        kept = {key for key in self.before.checkpoints if _manifest_key(key) not in late}
+        return kept <= seen.checkpoints.keys()
+
+    def _going_on(self, path, *, may_repeat):
         """Do the work again, clean up, and save: all of it must work as if nothing had happened."""
         root = small_root(path)
         begin(root, 0)
-        if self.before.checkpoints.keys() <= view_of(path).checkpoints.keys():
-            self.operation.work(path, lambda **_: None)
+        known = self.after if not may_repeat or self._repeated(path) else self.before
         tidy_all(root)
         found = [f"left behind: {key}" for key in strangers(path)]
         begin(root, 0)
@@ -140,13 +157,28 @@ class Case:
         if read(root, manifest.name) != content_of("next"):
             found.append("the next save holds something else")
         seen = view_of(path)
-        found += [f"afterwards unloadable: {text}" for text in seen.broken if not self.after.broken]
-        found += [f"afterwards: {text}" for text in sorted(seen.findings - self.after.findings)]
+        found += [f"afterwards unloadable: {text}" for text in seen.broken if not known.broken]
+        found += [f"afterwards: {text}" for text in sorted(seen.findings - known.findings)]
         contents = [(key[:2], content) for key, content in seen.checkpoints.items()]
         for key, content in self.after.checkpoints.items():
             if (key[:2], content) not in contents:
                 found.append(f"afterwards lost: {key}")
         return found
+
+    def _repeated(self, path):
+        """Do the work again; False if what died with another boot of the machine is in the way."""
+        try:
+            self.operation.work(path, lambda **_: None)
+        except LockedError:
+            if not any(hold.stat().st_size for hold in path.rglob("*.pending")):
+                raise
+            return False
+        return True
+
+
+def _manifest_key(found):
+    exp_hash, step, revision = found
+    return CheckpointName(exp_hash=exp_hash, step=step, revision=revision).manifest_key
 
 
 def strangers(path):
@@ -162,12 +194,17 @@ def strangers(path):
         files = read_manifest(root.store, entry.name).files if entry.damaged is None else ()
         known |= {entry.name.file_key(file.name) for file in files}
     for found in folder.rglob("*.pending"):
-        held |= {parse_checkpoint_file(found.name)[0]} if found.stat().st_size else set()
+        if found.stat().st_size:
+            parsed = parse_checkpoint_file(found.name)
+            held |= {found.name if parsed is None else parsed[0]}
     left = []
     for found in sorted(p for p in folder.rglob("*") if not p.is_dir()):
         key, parsed = found.relative_to(path).as_posix(), parse_checkpoint_file(found.name)
-        is_component = parsed is None and not found.name.startswith(".")
-        if key not in known and not is_component and not (parsed and parsed[0] in held):
+        is_component = (parsed is None or ".quarantine/" in key) and not found.name.endswith(
+            (".tmp", ".pending")
+        )
+        owner = found.name if parsed is None else parsed[0]
+        if key not in known and not is_component and owner not in held:
             left.append(key)
     return left
 
@@ -188,5 +225,4 @@ def _copy(source, target):
 
 def acks_of(server, pid):
     """Return what a worker has acknowledged, as `(kind, value)`."""
-    kinds = ("saved", "kept", "gone")
-    return [(k, word[k]) for word in server.words(pid) for k in kinds if k in word]
+    return [(k, word[k]) for word in server.words(pid) for k in ACKS if k in word]

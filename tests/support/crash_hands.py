@@ -1,15 +1,20 @@
 """The operations that are killed, made to fail and cut off: one row each in `OPERATIONS`.
 
 An operation prepares a root, works on it, and says what it has acknowledged as soon as it has:
-`saved` with the name of a checkpoint, `kept` with a key, `gone` with the name of a checkpoint.
+`saved` with the name of a checkpoint, `kept` with a key, `gone` with the name of a checkpoint,
+`absent` and `present` with a path that is not, or is, there, `mended` when nothing damaged is left.
 Everything is done once before the first fork, so that nothing is imported under the tracer.
 """
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import logging
 import os
 import shutil
+import sys
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,10 +36,11 @@ from support.roots import (
     tidy_all,
 )
 from weightslab.components import CheckpointManagerV2
-from weightslab.engine.errors import CheckpointError
+from weightslab.engine.errors import AlreadyExistsError, CheckpointError
 from weightslab.engine.identity.samples import SampleSet
 from weightslab.engine.repository import layout
 from weightslab.engine.repository.data_file import save_backup
+from weightslab.engine.repository.index_file import find_index_path
 from weightslab.engine.repository.opening import write_config_revision
 from weightslab.engine.saving.writer import write_checkpoint
 from weightslab.engine.storage.holder import host_id
@@ -47,6 +53,8 @@ torch.set_num_threads(1)  # no pool of threads that a fork would leave behind
 logging.disable(logging.CRITICAL)
 
 HASH = hash_of(0)
+SECOND = layout.CheckpointName(exp_hash=HASH, step=2)
+BACKUP = layout.data_key(HASH, "table")
 LARGE_BYTES = 1_200_000  # above the 1 MiB from which tensors are linked instead of written
 
 
@@ -58,11 +66,16 @@ class Operation:
         work: called with the path and with `say`, which acknowledges.
         prepare: makes the root.
         holds: what must be true once the work is done, beside what every work has to keep.
+        unsynced: paths whose names a power loss may still take when the work begins, because whoever
+            made them was killed before the fsync of the folder.
+        inside: where the root is, below the folder that is prepared.
     """
 
     work: Callable
     prepare: Callable
     holds: Callable = lambda path: True
+    unsynced: tuple[str, ...] = ()
+    inside: str = ""
 
 
 def two_steps(path):
@@ -108,6 +121,32 @@ def is_linked(path):
     return (path / name.file_key(name.file_name("model"))).stat().st_nlink > 1
 
 
+@contextlib.contextmanager
+def no_links():
+    """A file system without hard links, as FAT and some network shares are."""
+
+    def refuse(*_):
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    link, os.link = os.link, refuse
+    try:
+        yield
+    finally:
+        os.link = link
+
+
+def save_without_links(path, say):
+    with no_links():
+        save_step(path, say)
+
+
+def begin_in_new_folders(path, say):
+    """Make a root three folders deep and save into it."""
+    root = small_root(path)
+    begin(root, 0)
+    acknowledged(save(root, HASH, 1, "first"), say)
+
+
 def layers():
     torch.manual_seed(0)
     return torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.ReLU(), torch.nn.Linear(4, 2))
@@ -118,6 +157,8 @@ def update_hash(path, say, *, uids=range(5), force=False):
     with CheckpointManagerV2(path) as manager:
         opened = manager.update_experiment_hash(layers(), {"lr": 0.1}, uids, force=force)
         say(kept=layout.experiment_key(opened.exp_hash))
+        if force:
+            say(mended=opened.exp_hash)
 
 
 def discard_samples(path, say):
@@ -158,6 +199,13 @@ def damaged_config(path):
     config.write_bytes(config.read_bytes()[:-20])
 
 
+def damaged_record(path):
+    """An experiment whose record was hit by a fault of the disk."""
+    opened(path)
+    (record,) = (p for p in path.glob("checkpoints/*/experiment.json") if HASH not in p.parts)
+    record.write_bytes(record.read_bytes()[:-20])
+
+
 def with_h5(path):
     two_steps(path)
     with h5py.File(path / "data" / "table.h5", "w") as file:
@@ -174,15 +222,81 @@ def save_config(path, say):
     say(kept=write_config_revision(small_root(path).store, HASH, plain, name="config"))
 
 
+def with_backup(path):
+    with_h5(path)
+    backup(path, lambda **_: None)
+
+
+def killed_backup(path):
+    """What a backup leaves whose writer was killed before the last fsync of the folder."""
+    with_backup(path)
+    (path / f"{BACKUP}.pending").touch()
+
+
+def half_backup(path):
+    """What a backup leaves whose writer was killed between the file and its sidecar."""
+    with_backup(path)
+    (path / BACKUP).with_suffix(".h5.json").unlink()
+    (path / f"{BACKUP}.pending").touch()
+
+
+def half_backup_of_a_sidecar(path):
+    """What a power loss leaves of a backup: names need not go to disk in their order."""
+    with_backup(path)
+    (path / BACKUP).unlink()
+    (path / f"{BACKUP}.pending").touch()
+
+
+def two_configs(path):
+    two_steps(path)
+    save_config(path, lambda **_: None)
+
+
 def delete_step(path, say):
     small_root(path).delete(HASH, step=2)
     say(gone=[HASH, 2, 1])
+    say(absent=layout.model_folder(HASH) + SECOND.file_name("model"))
 
 
 def delete_experiment(path, say):
     small_root(path).delete(HASH)
-    say(gone=[HASH, 1, 1])
+    for step in (1, 2):
+        say(gone=[HASH, step, 1])
+    say(absent=layout.experiment_folder(HASH))
+
+
+def damaged_step(path):
+    """A checkpoint whose weights were hit by a fault of the disk."""
+    two_steps(path)
+    weights = path / layout.model_folder(HASH) / SECOND.file_name("model")
+    weights.write_bytes(weights.read_bytes()[:-3])
+
+
+def quarantine(path, say):
+    root = small_root(path)
+    if root.verify():
+        root.quarantine(HASH)
     say(gone=[HASH, 2, 1])
+    say(mended=HASH)
+    say(present=f"checkpoints/.quarantine/{SECOND.stem}/{SECOND.stem}.json")
+    say(present=f"checkpoints/.quarantine/{SECOND.stem}/{SECOND.file_name('model')}")
+
+
+def export(path, say):
+    with contextlib.suppress(AlreadyExistsError):  # done before the death, and whole
+        small_root(path).export(HASH, 1, path / "data" / "weights.safetensors")
+    say(present="data/weights.safetensors")
+
+
+def rebuild_catalog(path, say):
+    """List a root without an index, with one that is new, and with one that is cut off."""
+    root = small_root(path)
+    for cut in (None, 5000, 0):
+        index = find_index_path(path)
+        if index is not None and cut is not None and index.exists():
+            os.truncate(index, cut)
+        root.refresh()
+        assert len(small_root(path).checkpoints(HASH)) == 2
 
 
 def left_behind(path):
@@ -209,7 +323,13 @@ OPERATIONS = {
         prepare=two_steps, work=lambda path, say: save_step(path, say, step=2, text="other")
     ),
     "save the same again": Operation(
-        prepare=two_steps, work=lambda path, say: save_step(path, say, step=2, text="second")
+        prepare=two_steps,
+        work=lambda path, say: save_step(path, say, step=2, text="second"),
+        unsynced=(SECOND.manifest_key,),
+    ),
+    "save without links": Operation(prepare=two_steps, work=save_without_links),
+    "begin in new folders": Operation(
+        prepare=Path.mkdir, work=begin_in_new_folders, inside="runs/june/digits"
     ),
     "update hash": Operation(prepare=two_steps, work=update_hash),
     "update hash, fewer samples": Operation(
@@ -221,12 +341,45 @@ OPERATIONS = {
         prepare=damaged_config,
         work=lambda path, say: update_hash(path, say, uids=range(1000), force=True),
     ),
+    "write a damaged record again": Operation(
+        prepare=damaged_record,
+        work=lambda path, say: update_hash(path, say, uids=range(1000), force=True),
+    ),
     "backup": Operation(prepare=with_h5, work=backup),
+    "the same backup again": Operation(
+        prepare=killed_backup, work=backup, unsynced=(BACKUP, f"{BACKUP}.json")
+    ),
+    "mend a backup": Operation(prepare=half_backup, work=clean_up),
+    "drop half a backup": Operation(prepare=half_backup_of_a_sidecar, work=clean_up),
     "save config": Operation(prepare=two_steps, work=save_config),
+    "save the same config again": Operation(
+        prepare=two_configs, work=save_config, unsynced=(layout.config_key(HASH, revision=2),)
+    ),
     "delete step": Operation(prepare=two_steps, work=delete_step),
     "delete experiment": Operation(prepare=two_steps, work=delete_experiment),
+    "quarantine": Operation(prepare=damaged_step, work=quarantine),
+    "export": Operation(prepare=two_steps, work=export),
+    "rebuild the catalog": Operation(prepare=two_steps, work=rebuild_catalog),
     "clean up": Operation(prepare=left_behind, work=clean_up),
 }
+
+
+def lines_of(ready, name, path, files):
+    """Do an operation; returns the (file, line) it went through, of the given files."""
+    seen = set()
+
+    def look(frame, event, _):
+        file = frame.f_code.co_filename
+        if event == "line":
+            seen.add((file, frame.f_lineno))
+        return look if file in files else None
+
+    ready()
+    threading.settrace(look)
+    sys.settrace(look)
+    OPERATIONS[name].work(Path(path) / OPERATIONS[name].inside, lambda **_: None)
+    sys.settrace(None)
+    return sorted(seen)
 
 
 def work_on(ready, name, path, site=None):
@@ -240,7 +393,7 @@ def work_on(ready, name, path, site=None):
     speak(ready=True)
     ready()
     try:
-        OPERATIONS[name].work(Path(path), speak)
+        OPERATIONS[name].work(Path(path) / OPERATIONS[name].inside, speak)
     except CheckpointError as error:
         return f"{type(error).__name__}: {error}"
     return True
@@ -251,4 +404,4 @@ def warm_up():
     for operation in OPERATIONS.values():
         with fast_folder() as folder:
             operation.prepare(folder / "root")
-            operation.work(folder / "root", lambda **_: None)
+            operation.work(folder / "root" / operation.inside, lambda **_: None)

@@ -111,12 +111,12 @@ def run_traced(server, job, *options):
 
 
 def recorded(server, job, log):
-    """Run a job that ends well; returns its calls in the order in which they ended."""
+    """Run a job; returns its calls in the order in which they ended, and what it returned."""
     names = ",".join([*CHANGING, *OPENING, *FOLLOWING])
     options = ("-e", f"trace={names}", "-v", "-xx", "-s", "99999999", "-o", str(log))
     _, status, result = run_traced(server, job, *options)
-    assert (status, result) == (0, True)
-    return list(parse(log.read_text(encoding="ascii")))
+    assert status == 0
+    return list(parse(log.read_text(encoding="ascii"))), result
 
 
 def inject(server, job, call, fault):

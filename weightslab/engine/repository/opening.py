@@ -99,7 +99,8 @@ def open_experiment(
         return False
     files = _files(store, record, content)
     for file in files:
-        _ensure(store, file, force=force)
+        # without a record nothing was acknowledged: what a power loss left half is written again
+        _ensure(store, file, force=force or not exists)
     for folder in sorted({file.key.rpartition("/")[0] + "/" for file in files}):
         store.sync(folder)
     created = store.put(key, [record.to_bytes()], if_absent=True)
@@ -123,8 +124,7 @@ def _check_same(store: Store, record: ExperimentRecord, *, force: bool) -> None:
             error.hint = "update_experiment_hash(..., force=True) writes the record again"
             raise
         logger.warning("writing %s again: %s", key, error)
-        store.put(key, [record.to_bytes()])
-        store.sync(layout.experiment_folder(record.exp_hash))
+        store.put(key, [record.to_bytes()])  # the caller syncs the folder
 
 
 def _refuse_clash(document: dict[str, Any], record: ExperimentRecord) -> None:

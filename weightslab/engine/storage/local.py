@@ -227,6 +227,15 @@ class LocalStore:
                 raise _not_found(folder, prefix) from error
 
     # ------------------------------------------------------------ beyond the protocol
+    def create(self) -> None:
+        """Create the folder of the store, and those above it with their names on disk.
+
+        Its own name goes to disk with the first `sync`.
+
+        Raises: OSError of the system.
+        """
+        self._make_folders(self._root)
+
     def sweep(self, prefix: str) -> builtins.list[str]:
         """Remove temporary files that dead processes of this host left in the folder `prefix`.
 
