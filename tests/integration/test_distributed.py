@@ -53,4 +53,9 @@ def test_one_commit_the_same_path_and_the_same_weights(tmp_path, mode):
     assert (entry.name.step, entry.name.revision, entry.sequence) == (1, 1, 1)
     assert root.verify() == []
     events = [event["event"] for event in root.journal.read()]
-    assert events == ["experiment_begun", "checkpoint_committed", "checkpoint_loaded"]
+    assert events == [
+        "experiment_begun",
+        "checkpoint_begun",
+        "checkpoint_committed",
+        "checkpoint_loaded",
+    ]

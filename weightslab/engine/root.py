@@ -30,7 +30,6 @@ from weightslab.engine.repository import layout, opening
 from weightslab.engine.repository.catalog import (
     CheckpointEntry,
     ExperimentEntry,
-    ScanCatalog,
     read_manifest,
 )
 from weightslab.engine.repository.commit import (
@@ -44,6 +43,7 @@ from weightslab.engine.repository.component_file import (
     read_samples,
 )
 from weightslab.engine.repository.experiment import ExperimentRecord
+from weightslab.engine.repository.indexed import IndexedCatalog
 from weightslab.engine.repository.verify import Finding, verify_checkpoint, verify_experiment
 from weightslab.engine.storage.journal import LocalJournal
 from weightslab.engine.storage.local import LocalStore
@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from weightslab.engine.identity.samples import SampleSet
+    from weightslab.engine.repository.catalog import Catalog
     from weightslab.engine.repository.manifest import Manifest
     from weightslab.engine.values import Change, Explanation
 
@@ -92,7 +93,7 @@ class CheckpointRoot:
         if read_only and must_exist and not self.path.exists():
             raise NotFoundError(f"no root {self.path}", hint="a read-only root has to exist")
         self.store = LocalStore(self.path, read_only=read_only)
-        self.catalog = ScanCatalog(self.store)
+        self.catalog: Catalog = IndexedCatalog(self.store, self.path)
         self.journal = LocalJournal(self.path / "logs" / "events.jsonl")
         if not read_only:
             self._make_folders()

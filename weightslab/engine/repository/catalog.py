@@ -178,23 +178,12 @@ class ScanCatalog:
         """Return the experiment, None if there is none."""
         key = layout.experiment_key(exp_hash)
         stat = self._store.stat(key)
-        if stat is None:
-            if not self._manifest_names(exp_hash):
-                return None
-            return ExperimentEntry(exp_hash=exp_hash, damaged="experiment.json is missing")
         known = self._experiments.get(key)
-        if known is not None and known[0] == stat:
+        if stat is not None and known is not None and known[0] == stat:
             return known[1]
-        try:
-            record = ExperimentRecord.from_bytes(self._store.map(key), exp_hash=exp_hash)
-            entry = ExperimentEntry(exp_hash=exp_hash, record=record)
-        except ObjectNotFoundError:
-            return None  # deleted since the stat
-        except StorageError as error:
-            return ExperimentEntry(exp_hash=exp_hash, damaged=str(error))
-        except (IntegrityError, FormatError) as error:
-            entry = ExperimentEntry(exp_hash=exp_hash, damaged=str(error))
-        self._experiments[key] = (stat, entry)
+        entry, is_settled = examine_experiment(self._store, exp_hash)
+        if stat is not None and entry is not None and is_settled:
+            self._experiments[key] = (stat, entry)
         return entry
 
     def checkpoints(self, exp_hash: str) -> list[CheckpointEntry]:
@@ -270,6 +259,27 @@ class Examined:
     entry: CheckpointEntry
     manifest: Manifest | None = None
     is_settled: bool = True
+
+
+def examine_experiment(store: Store, exp_hash: str) -> tuple[ExperimentEntry | None, bool]:
+    """Read and check an experiment record, damaged or not; None if there is no experiment.
+
+    Returns: the experiment, and False where the file could not be read now and may be later.
+    """
+    key = layout.experiment_key(exp_hash)
+    if store.stat(key) is None:
+        if not manifest_names(store, exp_hash):
+            return None, False
+        return ExperimentEntry(exp_hash=exp_hash, damaged="experiment.json is missing"), False
+    try:
+        record = ExperimentRecord.from_bytes(store.map(key), exp_hash=exp_hash)
+        return ExperimentEntry(exp_hash=exp_hash, record=record), True
+    except ObjectNotFoundError:
+        return None, False  # deleted since the stat
+    except StorageError as error:
+        return ExperimentEntry(exp_hash=exp_hash, damaged=str(error)), False
+    except (IntegrityError, FormatError) as error:
+        return ExperimentEntry(exp_hash=exp_hash, damaged=str(error)), True
 
 
 def examine(store: Store, name: CheckpointName) -> Examined | None:

@@ -49,18 +49,26 @@ def write_checkpoint(place: Place, draft: Draft) -> Manifest:
 
     Raises: StorageError and its kinds. Nothing that was committed before is touched.
     """
-    manifest, written = commit_checkpoint(place.store, place.catalog, draft, clock=place.clock)
+    # Catalogs of other processes look at the experiment from here to the line after the commit.
+    about = {"exp_hash": draft.exp_hash, "step": draft.step}
+    record_event(place, "checkpoint_begun", **about)
+    try:
+        manifest, written = commit_checkpoint(place.store, place.catalog, draft, clock=place.clock)
+    except BaseException as error:
+        record_event(place, "checkpoint_failed", **about, reason=type(error).__name__)
+        raise
     if written:
         record_event(
             place,
             "checkpoint_committed",
-            exp_hash=draft.exp_hash,
-            step=draft.step,
+            **about,
             revision=manifest.name.revision,
             sequence=manifest.sequence,
             size_bytes=manifest.size_bytes,
             digest=manifest.digest,
         )
+    else:
+        record_event(place, "checkpoint_unchanged", **about)
     return manifest
 
 

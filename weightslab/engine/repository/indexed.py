@@ -1,0 +1,442 @@
+"""The catalog of a local root: answers from memory and from the index, proven by stamps.
+
+Truth is in the manifests. What is remembered of a file counts only while the file has the stamp it
+had when it was read; everything else is read again, so that an index that is missing, stale or
+wrong costs time and nothing else. What each kind of question looks at:
+
+    one experiment      the names in its folder and the stamp of each manifest
+    the experiments     the names in `checkpoints/` and the stamp of each record
+    the whole root      at first, and when the names in `checkpoints/` change, each model folder;
+                        then what the journal says was written to. An answer is checked before it is
+                        given: the newest checkpoint by its stamp, a place by reading its manifest.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections import OrderedDict, deque
+from typing import TYPE_CHECKING, Final, TypeVar
+
+from weightslab.engine.errors import CheckpointError
+from weightslab.engine.repository import layout
+from weightslab.engine.repository.catalog import (
+    by_age,
+    examine,
+    examine_experiment,
+    in_order,
+    manifest_names,
+    newest_of,
+    places_of,
+    read_manifest,
+)
+from weightslab.engine.repository.following import JournalFollower
+from weightslab.engine.repository.index_file import find_index_path, remove_index
+from weightslab.engine.repository.index_rows import (
+    IndexFailedError,
+    IndexRow,
+    content_key,
+    record_from_text,
+    record_to_text,
+)
+from weightslab.engine.repository.stamps import LocalStamps
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable, Mapping
+    from pathlib import Path
+
+    from weightslab.engine.repository.catalog import (
+        CheckpointEntry,
+        Examined,
+        ExperimentEntry,
+        TensorPlace,
+    )
+    from weightslab.engine.repository.index import Index
+    from weightslab.engine.repository.layout import CheckpointName
+    from weightslab.engine.storage.store import Store
+
+__all__ = ["IndexedCatalog"]
+
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
+_MAX_READ: Final = 64  # files to read before an index pays: 64 take as long as opening one
+_BATCH: Final = 64  # experiments in one transaction: others who write wait 0.2 s at most
+_MAX_MANIFESTS: Final = 32  # read for one `locate`; a save links 8 files at most
+_MAX_USERS: Final = 8  # of one file, tried in turn
+_MAX_REMEMBERED: Final = 32  # manifests whose places stay in memory
+_MAX_RECENT: Final = 8
+
+
+class IndexedCatalog:
+    """A catalog for a root on a local file system. Thread-safe.
+
+    Args:
+        store: where the root lives.
+        root: its folder.
+    """
+
+    def __init__(self, store: Store, root: Path) -> None:
+        self._store = store
+        self._root = root
+        self._stamps = LocalStamps(root)
+        self._journal = JournalFollower(root / "logs" / "events.jsonl")
+        self._lock = threading.RLock()
+        self._index: Index | None = None
+        self._may_use_file = True
+        self._forget()
+
+    def _forget(self) -> None:
+        self._pid = os.getpid()
+        self._rows: dict[str, dict[CheckpointName, IndexRow]] = {}
+        self._records: dict[str, tuple[str, ExperimentEntry]] = {}
+        self._loaded: set[str] = set()  # experiments whose indexed rows are in memory
+        self._has_loaded_records = False
+        self._num_read = 0
+        self._manifests_left = 0
+        self._places: OrderedDict[tuple[CheckpointName, str], dict[str, TensorPlace]]
+        self._places = OrderedDict()
+        self._root_stamp: str | None = None  # of `checkpoints/` when every folder was looked at
+        self._is_thorough = False
+        self._watched: set[str] = set()  # changed too lately to tell whether they change again
+        self._recent: deque[str] = deque(maxlen=_MAX_RECENT)
+        self._journal.restart()
+
+    def refresh(self) -> None:
+        """Look at every file again before the next answer about the root."""
+        with self._lock:
+            self._forget()
+            self._is_thorough = True
+
+    # ------------------------------------------------------------ questions
+    def exp_hashes(self) -> list[str]:
+        """Return the hashes of all experiments, ascending. O(experiments)."""
+        return [exp_hash for exp_hash in self._folders() if self._is_experiment(exp_hash)]
+
+    def experiment(self, exp_hash: str) -> ExperimentEntry | None:
+        """Return the experiment, None if there is none."""
+        return self._answer(lambda: self._experiment(exp_hash))
+
+    def experiments(self) -> list[ExperimentEntry]:
+        """Return all experiments, oldest first, damaged ones last. O(experiments)."""
+        return self._answer(self._experiments)
+
+    def checkpoints(self, exp_hash: str) -> list[CheckpointEntry]:
+        """Return all checkpoints in the order of their sequence, damaged ones first.
+
+        The folder is listed and each manifest is looked at, every time: O(checkpoints of the
+        experiment).
+        """
+        entries = self._answer(lambda: self._look(exp_hash))
+        return in_order(row.entry for row in entries.values())
+
+    def latest(self, exp_hash: str | None = None) -> CheckpointEntry | None:
+        """Return the newest checkpoint with a readable manifest; None if there is none.
+
+        Of the root: O(log checkpoints) once the root was looked at.
+        """
+        if exp_hash is not None:
+            return newest_of(self.checkpoints(exp_hash))
+        return self._answer(self._newest)
+
+    def locate(self, digests: Collection[str]) -> dict[str, list[TensorPlace]]:
+        """Return digest -> places where these bytes are committed; absent for unknown ones.
+
+        O(digests log tensors) once the root was looked at; up to 32 manifests are read.
+        """
+        return self._answer(lambda: self._locate(set(digests)))
+
+    def _answer(self, question: Callable[[], T]) -> T:
+        """Answer from the index; where it fails, once more without the file."""
+        if self._pid != os.getpid():
+            self._leave_parent()
+        with self._lock:
+            try:
+                return question()
+            except IndexFailedError as error:
+                self._give_up(error)
+                return question()
+
+    def _leave_parent(self) -> None:
+        """Begin anew in a forked child, which must neither use nor close the connection."""
+        index, self._index = self._index, None
+        if index is not None:
+            index.abandon()
+        self._lock = threading.RLock()  # a thread that is not here any more may hold the other one
+        self._forget()
+
+    def _give_up(self, error: IndexFailedError) -> None:
+        index, self._index = self._index, None
+        self._may_use_file = False
+        self._forget()
+        if index is None or index.path is None:
+            return
+        level = logging.WARNING if error.is_damaged else logging.INFO
+        logger.log(level, "the catalog %s failed and is not used: %s", index.path, error)
+        index.close()
+        if error.is_damaged:
+            remove_index(index.path)
+
+    def _open(self) -> Index:
+        if self._index is None:
+            from weightslab.engine.repository.index import open_index
+
+            path = find_index_path(self._root) if self._may_use_file else None
+            self._index = open_index(path)
+        return self._index
+
+    def _count_reading(self, num_files: int) -> None:
+        """Open the index where more is to be read than it takes to open it."""
+        self._num_read += num_files
+        if self._num_read > _MAX_READ:
+            self._open()
+
+    # ------------------------------------------------------------ experiments
+    def _folders(self) -> list[str]:
+        names = [name[:-1] for name in self._store.list(layout.CHECKPOINTS) if name.endswith("/")]
+        return [name for name in names if layout.is_exp_hash(name)]
+
+    def _is_experiment(self, exp_hash: str) -> bool:
+        # a folder that lost its record and still has checkpoints is a damaged experiment
+        return self._stamps.file(layout.experiment_key(exp_hash)) is not None or bool(
+            manifest_names(self._store, exp_hash)
+        )
+
+    def _experiment(self, exp_hash: str) -> ExperimentEntry | None:
+        stamp = self._stamps.file(layout.experiment_key(exp_hash))
+        known = self._records.get(exp_hash)
+        if stamp and known is not None and known[0] == stamp:
+            return known[1]
+        entry, is_settled = examine_experiment(self._store, exp_hash)
+        if stamp and entry is not None and is_settled:
+            self._records[exp_hash] = stamp, entry
+        return entry
+
+    def _experiments(self) -> list[ExperimentEntry]:
+        hashes = self._folders()
+        unknown = [h for h in hashes if h not in self._records]
+        self._count_reading(len(unknown))
+        if unknown and self._index is not None and not self._has_loaded_records:
+            self._has_loaded_records = True
+            for exp_hash, (stamp, text) in self._index.records().items():
+                if exp_hash not in self._records:
+                    self._records[exp_hash] = stamp, record_from_text(exp_hash, text)
+        before = {h: self._records.get(h) for h in hashes}
+        entries = [self._experiment(exp_hash) for exp_hash in hashes]
+        if self._index is not None:
+            found = {h: self._records.get(h) for h in hashes}
+            new = {h: f for h, f in found.items() if f is not None and f is not before[h]}
+            self._index.put_records({h: (s, record_to_text(e)) for h, (s, e) in new.items()})
+        return by_age(entry for entry in entries if entry is not None)
+
+    # ------------------------------------------------------------ one experiment
+    def _look(self, exp_hash: str) -> dict[CheckpointName, IndexRow]:
+        """Return what is in the model folder now; reads what changed since it was read last."""
+        if exp_hash in self._recent:
+            self._recent.remove(exp_hash)
+        self._recent.append(exp_hash)
+        folder_stamp = self._folder_stamp(exp_hash)
+        stamps = self._manifest_stamps(exp_hash)
+        rows = self._rows.setdefault(exp_hash, {})
+        self._count_reading(sum(name not in rows for name in stamps))
+        index = self._index
+        if index is not None and exp_hash not in self._loaded:
+            # what was read before the index was opened is read again: its tensors are not indexed
+            rows.clear()
+            rows.update(index.rows(exp_hash))
+            self._loaded.add(exp_hash)
+        gone = [name for name in rows if name not in stamps]
+        for name in gone:
+            del rows[name]
+        stale = [n for n, s in stamps.items() if not s or n not in rows or rows[n].stamp != s]
+        read = {name: examine(self._store, name) for name in stale}
+        passing = self._take_in(rows, stamps, read)
+        if index is not None:
+            self._write(exp_hash, folder_stamp, [*gone, *passing], read)
+        return rows | passing
+
+    def _folder_stamp(self, exp_hash: str) -> str | None:
+        """Return the stamp of the model folder, or of the place where it is missing."""
+        stamp = self._stamps.folder(layout.model_folder(exp_hash))
+        if stamp is None:
+            above = self._stamps.folder(layout.experiment_folder(exp_hash))
+            return f"none in {above}" if above else above
+        return stamp
+
+    def _manifest_stamps(self, exp_hash: str) -> dict[CheckpointName, str]:
+        found = {}
+        for name in manifest_names(self._store, exp_hash):
+            stamp = self._stamps.file(name.manifest_key)
+            if stamp is not None:
+                found[name] = stamp
+        return found
+
+    def _take_in(
+        self,
+        rows: dict[CheckpointName, IndexRow],
+        stamps: Mapping[CheckpointName, str],
+        read: Mapping[CheckpointName, Examined | None],
+    ) -> dict[CheckpointName, IndexRow]:
+        """Remember what was read; return the rows of what cannot be read now."""
+        passing = {}
+        for name, found in read.items():
+            old = rows.pop(name, None)
+            if found is None:
+                continue
+            row = IndexRow(stamp=stamps[name], entry=found.entry)
+            if not found.is_settled:
+                passing[name] = row
+                continue
+            row.is_indexed = old is not None and old.is_indexed and old.entry == found.entry
+            rows[name] = row
+        return passing
+
+    def _write(
+        self,
+        exp_hash: str,
+        folder_stamp: str | None,
+        gone: Iterable[CheckpointName],
+        read: Mapping[CheckpointName, Examined | None],
+    ) -> None:
+        """Bring the index up to what was just seen."""
+        index, rows = self._open(), self._rows[exp_hash]
+        gone = {*gone, *(name for name in read if name not in rows)}
+        is_settled = all(found is None or rows[n].stamp for n, found in read.items() if n in rows)
+        is_settled = is_settled and not any(n not in rows and read[n] is not None for n in read)
+        stamp = (folder_stamp or "") if is_settled else ""
+        if stamp or folder_stamp is None:
+            self._watched.discard(exp_hash)
+        else:
+            self._watched.add(exp_hash)
+        if not gone and not read and index.folder(exp_hash) == stamp:
+            return
+        if folder_stamp is None:
+            index.forget(exp_hash)
+            return
+        with index.batch():
+            index.remove(gone)
+            for name, found in read.items():
+                if name in rows and found is not None:
+                    self._write_row(index, rows[name], found)
+            index.put_folder(exp_hash, stamp)
+
+    def _write_row(self, index: Index, row: IndexRow, found: Examined) -> None:
+        if row.is_indexed and index.restamp(row):
+            return
+        places = {} if found.manifest is None else places_of(found.manifest)
+        index.put(row, places)
+        row.is_indexed = True
+        if row.stamp:
+            self._keep(row.entry.name, row.stamp, places)
+
+    # ------------------------------------------------------------ the whole root
+    def _look_around(self) -> Index:
+        """Bring the index up to the root as far as can be told cheaply."""
+        index = self._open()
+        stamp = self._stamps.names(layout.CHECKPOINTS)
+        news = self._journal.news()
+        self._watched |= news.named  # until it was looked at
+        if not (stamp and stamp == self._root_stamp and news.is_complete):
+            self._root_stamp = None
+            self._look_everywhere(index)
+            self._root_stamp = stamp
+        damaged = index.damaged()
+        for exp_hash in self._watched | {*self._recent} | damaged:
+            self._check(index, exp_hash, is_sure=exp_hash not in damaged)
+        return index
+
+    def _check(self, index: Index, exp_hash: str, *, is_sure: bool) -> None:
+        stamp = None
+        if layout.is_exp_hash(exp_hash):  # a line of the journal may say anything
+            stamp = self._folder_stamp(exp_hash)
+        known = index.folder(exp_hash)
+        if (stamp is None and known is None) or (stamp and stamp == known and is_sure):
+            self._watched.discard(exp_hash)
+        elif layout.is_exp_hash(exp_hash):
+            self._look(exp_hash)
+
+    def _look_everywhere(self, index: Index) -> None:
+        known, found, damaged = index.folders(), self._folders(), index.damaged()
+        stale = [
+            h
+            for h in found
+            if self._is_thorough
+            or h in damaged
+            or not known.get(h)
+            or known[h] != self._folder_stamp(h)
+        ]
+        recent = self._recent.copy()
+        for start in range(0, len(stale), _BATCH):
+            with index.batch():
+                for exp_hash in stale[start : start + _BATCH]:
+                    self._look(exp_hash)
+        self._recent = recent
+        for exp_hash in known.keys() - set(found):
+            index.forget(exp_hash)
+            self._rows.pop(exp_hash, None)
+        self._is_thorough = False
+
+    def _newest(self) -> CheckpointEntry | None:
+        index = self._look_around()
+        looked_at: set[str] = set()
+        while True:
+            found = index.newest()
+            if found is None:
+                return None
+            name = found.entry.name
+            if name.exp_hash in looked_at:
+                return found.entry  # just read
+            stamp = self._stamps.file(name.manifest_key)
+            if stamp and stamp == found.stamp:
+                return found.entry
+            self._loaded.discard(name.exp_hash)  # another process may have written the row
+            self._look(name.exp_hash)
+            looked_at.add(name.exp_hash)
+
+    # ------------------------------------------------------------ tensors
+    def _locate(self, wanted: set[str]) -> dict[str, list[TensorPlace]]:
+        index = self._look_around()
+        files: dict[int, set[str]] = {}
+        for digest in wanted:
+            for file in index.files_with(digest):
+                files.setdefault(file, set()).add(digest)
+        found: dict[str, list[TensorPlace]] = {}
+        self._manifests_left = _MAX_MANIFESTS
+        while files and self._manifests_left > 0:
+            # what holds most of what is still missing comes first, then what holds most at all
+            file = max(files, key=lambda f: (len(files[f] - found.keys()), len(files[f]), f))
+            for place in self._places_in(index, file, files.pop(file)):
+                found.setdefault(place.tensor.digest, []).append(place)
+        return found
+
+    def _places_in(self, index: Index, file: int, digests: set[str]) -> list[TensorPlace]:
+        """Return where the tensors lie in a file, as the manifests say that have it."""
+        content, missing, found = index.content(file), set(digests), []
+        for name in index.users(file, at_most=_MAX_USERS):
+            places = self._read_places(name)
+            here = [places[d] for d in missing if d in places]
+            here = [place for place in here if content_key(place) == content]
+            missing -= {place.tensor.digest for place in here}
+            found += here
+            if not missing:
+                break
+        return found
+
+    def _read_places(self, name: CheckpointName) -> dict[str, TensorPlace]:
+        stamp = self._stamps.file(name.manifest_key)
+        if stamp and (name, stamp) in self._places:
+            self._places.move_to_end((name, stamp))
+            return self._places[name, stamp]
+        self._manifests_left -= 1
+        try:
+            places = places_of(read_manifest(self._store, name))
+        except CheckpointError:
+            return {}  # what cannot be read offers nothing; the listing says that it is damaged
+        if stamp:
+            self._keep(name, stamp, places)
+        return places
+
+    def _keep(self, name: CheckpointName, stamp: str, places: dict[str, TensorPlace]) -> None:
+        self._places[name, stamp] = places
+        while len(self._places) > _MAX_REMEMBERED:
+            self._places.popitem(last=False)
