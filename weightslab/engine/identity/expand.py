@@ -94,7 +94,10 @@ def expand(value: Any) -> Shape:
     for rule in (_standard, _foreign, _structured):
         if (shape := rule(value, kind)) is not None:
             return shape
-    if _derives(kind, collections.abc.Mapping):
+    if _derives(kind, collections.UserDict):
+        return mapping_shape(list(dict.items(object_state(value)["data"])))
+    # a mapping of the user's own would answer by running the user's code: its attributes count
+    if _derives(kind, collections.abc.Mapping) and is_library(module_of(kind)):
         return mapping_shape(_read_mapping(value))
     if is_library(module_of(kind)):  # a thread, a logger, an optimizer: more than its attributes
         raise refuse(value)
@@ -281,7 +284,7 @@ def _structured(value: Any, kind: type) -> Shape | None:
 def _read_mapping(value: Any) -> list[tuple[Any, Any]]:
     try:
         return [(key, value[key]) for key in value]
-    except Exception as error:  # a user's mapping may raise anything
+    except Exception as error:  # a mapping of a library may raise anything
         raise NotCanonicalError(
             f"reading a {qualified_name(type(value))} failed: {type(error).__name__}",
             hint="pass a dict",
