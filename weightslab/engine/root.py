@@ -4,6 +4,8 @@ root = CheckpointRoot("root_experiment", read_only=True)
 for experiment in root.experiments(): ...
 root.latest("3f2a")                      newest checkpoint of an experiment, by commit order
 root.verify("3f2a", step=100)            reads every byte
+root.quarantine("3f2a")                  sets damaged checkpoints aside
+root.tensors("3f2a", 100, "encoder.*")   reads and verifies these alone
 root.export("3f2a", 100, "weights.safetensors")
 root.delete("3f2a", step=100)
 """
@@ -44,7 +46,9 @@ from weightslab.engine.repository.component_file import (
 )
 from weightslab.engine.repository.experiment import ExperimentRecord
 from weightslab.engine.repository.indexed import IndexedCatalog
-from weightslab.engine.repository.verify import Finding, verify_checkpoint, verify_experiment
+from weightslab.engine.repository.quarantine import quarantine_checkpoint
+from weightslab.engine.repository.verify import VerifyReport, verify_all
+from weightslab.engine.saving.writer import record_event
 from weightslab.engine.storage.journal import LocalJournal
 from weightslab.engine.storage.local import LocalStore
 
@@ -52,9 +56,12 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Callable
 
+    import torch
+
     from weightslab.engine.identity.samples import SampleSet
     from weightslab.engine.repository.catalog import Catalog
     from weightslab.engine.repository.manifest import Manifest
+    from weightslab.engine.storage.store import Store
     from weightslab.engine.values import Change, Explanation
 
 __all__ = ["CheckpointRoot"]
@@ -273,6 +280,34 @@ class CheckpointRoot:
             )
         return read_samples(self.store, record)
 
+    def tensors(
+        self,
+        exp_hash: str,
+        step: int,
+        patterns: str | tuple[str, ...] = "*",
+        *,
+        revision: int | None = None,
+        **options: Any,
+    ) -> dict[str, torch.Tensor]:
+        """Return tensors of a checkpoint by name or glob, verified, without any model.
+
+        No byte of another tensor is read. Imports torch.
+
+        Args:
+            exp_hash: hash or prefix.
+            step: the step.
+            patterns: `"encoder.*.weight"`, or a tuple of several; see
+                `weightslab.engine.loading.selecting.load_tensors` for the names.
+            revision: which revision of the step; by default the highest.
+            **options: `verify`, `device` and `dtype` of `load_tensors`.
+        Raises: CheckpointNotFoundError; ObjectNotFoundError if a pattern fits nothing;
+            IntegrityError, FormatError.
+        """
+        from weightslab.engine.loading.selecting import load_tensors
+
+        manifest = self.manifest(self.get_checkpoint(exp_hash, step, revision=revision))
+        return load_tensors(self.store, manifest, patterns, **options)
+
     def _record(self, exp_hash: str) -> ExperimentRecord:
         """Return the record of an experiment, read again and checked.
 
@@ -307,7 +342,7 @@ class CheckpointRoot:
             "exp_hash": full,
             "created_at": entry.record.created_at.isoformat() if entry.record else None,
             "steps": sorted({e.name.step for e in checkpoints if e.damaged is None}),
-            "model_checkpoints": self._weights_files(full, checkpoints),
+            "model_checkpoints": _weights_files(self.store, full, checkpoints),
             "damaged": {e.name.stem: e.damaged for e in checkpoints if e.damaged},
             "architecture_saved": self.store.stat(layout.architecture_key(full)) is not None,
             "configs": self.store.list(layout.config_folder(full)),
@@ -320,31 +355,78 @@ class CheckpointRoot:
             "identity": _identity_facts(entry.record) if entry.record else None,
         }
 
-    def _weights_files(self, exp_hash: str, entries: list[CheckpointEntry]) -> list[str]:
-        """Return the files with model tensors, in the order of the checkpoints."""
-        of_name: dict[layout.CheckpointName, list[str]] = {}
-        for file in self.store.list(layout.model_folder(exp_hash)):
-            found = layout.parse_checkpoint_file(file)
-            if found is None or not found[1].endswith("safetensors"):
-                continue
-            if not found[1].startswith("training."):
-                of_name.setdefault(found[0], []).append(file)
-        return [file for entry in entries for file in of_name.get(entry.name, ())]
-
     # ------------------------------------------------------------ care
-    def verify(self, exp_hash: str | None = None, *, step: int | None = None) -> list[Finding]:
-        """Read every byte of the root, an experiment or a step; return what is wrong with it."""
-        if step is not None:
-            if exp_hash is None:
-                raise ValueError("verify(step=...) needs exp_hash as well")
-            return verify_checkpoint(self.store, self.get_checkpoint(exp_hash, step).name)
-        hashes = self.list_hashes() if exp_hash is None else [self.get_hash(exp_hash)]
-        findings = []
-        for full in hashes:
-            findings += verify_experiment(self.store, full)
-            for entry in self.catalog.checkpoints(full):
-                findings += verify_checkpoint(self.store, entry.name)
-        return findings
+    def verify(
+        self,
+        exp_hash: str | None = None,
+        *,
+        step: int | None = None,
+        revision: int | None = None,
+        progress: Callable[[int, int], object] | None = None,
+    ) -> VerifyReport:
+        """Read every byte of the root, an experiment or a step; tell what is wrong with it.
+
+        A file with several names is hashed once. Each big file is hashed in several threads.
+
+        Args:
+            exp_hash: hash or prefix; by default the whole root.
+            step: only the checkpoints of this step, without the files of the experiment.
+            revision: only this revision of the step; by default all.
+            progress: called with bytes done and bytes in all, from several threads, one call at a
+                time; what it raises ends the verification.
+        Returns: a report that iterates over its findings and equals `[]` if there are none.
+        Raises: ExperimentNotFoundError, CheckpointNotFoundError.
+        """
+        if step is None:
+            if revision is not None:
+                raise ValueError("verify(revision=...) needs step as well")
+            hashes = self.list_hashes() if exp_hash is None else [self.get_hash(exp_hash)]
+            return verify_all(self.store, hashes, progress=progress)
+        if exp_hash is None:
+            raise ValueError("verify(step=...) needs exp_hash as well")
+        full = self.get_checkpoint(exp_hash, step, revision=revision).name.exp_hash
+        names = [
+            entry.name
+            for entry in self.catalog.checkpoints(full)
+            if entry.name.step == step and revision in (None, entry.name.revision)
+        ]
+        return verify_all(self.store, [], names=names, progress=progress)
+
+    def quarantine(
+        self,
+        exp_hash: str,
+        *,
+        step: int | None = None,
+        revision: int | None = None,
+        force: bool = False,
+    ) -> list[Path]:
+        """Set damaged checkpoints aside in `checkpoints/.quarantine/`; nothing is deleted.
+
+        Each is verified again first; one that is whole, or that could only not be read, stays.
+        Killed in the middle, a checkpoint is in its place or whole in the quarantine.
+
+        Args:
+            exp_hash: hash or prefix.
+            step: only this step; by default every damaged checkpoint of the experiment.
+            revision: only this revision; by default the damaged ones of the step.
+            force: move the given revision (by default the highest) whatever its state is.
+        Returns: the folders that were made; `why.json` in each says what was found.
+        Raises: CheckpointNotFoundError; CheckpointError if the given step is not damaged;
+            ReadOnlyStoreError, LockedError, StorageError.
+        """
+        _refuse_read_only(self, "set a checkpoint aside")
+        if step is None and (revision is not None or force):
+            raise ValueError("quarantine(revision=..., force=...) needs step as well")
+        if step is not None and force:
+            chosen = [self.get_checkpoint(exp_hash, step, revision=revision).name]
+        else:
+            found = self.verify(exp_hash, step=step, revision=revision)
+            chosen = [
+                layout.CheckpointName(exp_hash=h, step=s, revision=r) for h, s, r in found.damaged
+            ]
+            if step is not None and not chosen:  # raises with the reason
+                chosen = [self.get_checkpoint(exp_hash, step, revision=revision).name]
+        return [_set_aside(self, name, force=force) for name in chosen]
 
     def export(
         self,
@@ -382,11 +464,7 @@ class CheckpointRoot:
         """
         if step is None and revision is not None:
             raise ValueError("delete(revision=...) needs step as well")
-        if self.read_only:
-            raise ReadOnlyStoreError(
-                f"cannot delete: {self.path} was opened with read_only=True",
-                hint="open it without read_only to change it",
-            )
+        _refuse_read_only(self, "delete")
         full = self.get_hash(exp_hash)
         if step is None:
             refuse_living_writers(self.store, full)
@@ -398,35 +476,71 @@ class CheckpointRoot:
                 delete_checkpoint(self.store, entry.name)
                 deleted.append(entry.name.stem)
         if step is None:
-            self._delete_folder(full)
+            _delete_folder(self.store, full)
         return deleted
-
-    def _delete_folder(self, exp_hash: str) -> None:
-        """Delete what is left of an experiment: leftovers, then the record, then its files.
-
-        Files of checkpoints are not touched here: what is left of them by now belongs to a writer
-        that came meanwhile.
-        """
-        folder = layout.experiment_folder(exp_hash)
-        remove_leftovers(self.store, exp_hash)
-        self.store.delete(layout.experiment_key(exp_hash))
-        self.store.sync(folder)
-        for part in ("model/", "hp/", "data/", "notes/", ""):
-            for name in self.store.list(folder + part):
-                if not name.endswith("/") and layout.parse_checkpoint_file(name) is None:
-                    self.store.delete(folder + part + name)
-            self.store.sweep(folder + part)
-            self.store.delete(folder + part)
-        self.store.sync(layout.CHECKPOINTS)
-        if self.store.stat(folder) is not None:
-            raise StorageError(
-                f"the experiment {exp_hash} is deleted, but {folder} is not empty",
-                hint="another process writes into it, or it holds folders of yours",
-            )
 
     def refresh(self) -> None:
         """Forget what was remembered of the folders."""
         self.catalog.refresh()
+
+
+def _refuse_read_only(root: CheckpointRoot, action: str) -> None:
+    if root.read_only:
+        raise ReadOnlyStoreError(
+            f"cannot {action}: {root.path} was opened with read_only=True",
+            hint="open it without read_only to change it",
+        )
+
+
+def _weights_files(store: Store, exp_hash: str, entries: list[CheckpointEntry]) -> list[str]:
+    """Return the files with model tensors, in the order of the checkpoints."""
+    of_name: dict[layout.CheckpointName, list[str]] = {}
+    for file in store.list(layout.model_folder(exp_hash)):
+        found = layout.parse_checkpoint_file(file)
+        if found is None or not found[1].endswith("safetensors"):
+            continue
+        if not found[1].startswith("training."):
+            of_name.setdefault(found[0], []).append(file)
+    return [file for entry in entries for file in of_name.get(entry.name, ())]
+
+
+def _set_aside(root: CheckpointRoot, name: layout.CheckpointName, *, force: bool) -> Path:
+    folder = quarantine_checkpoint(
+        root.store, name, now=root.clock(), reason="on request" if force else None
+    )
+    record_event(
+        root,
+        "checkpoint_quarantined",
+        exp_hash=name.exp_hash,
+        step=name.step,
+        revision=name.revision,
+        folder=folder,
+    )
+    return root.path / folder
+
+
+def _delete_folder(store: LocalStore, exp_hash: str) -> None:
+    """Delete what is left of an experiment: leftovers, then the record, then its files.
+
+    Files of checkpoints are not touched here: what is left of them by now belongs to a writer
+    that came meanwhile.
+    """
+    folder = layout.experiment_folder(exp_hash)
+    remove_leftovers(store, exp_hash)
+    store.delete(layout.experiment_key(exp_hash))
+    store.sync(folder)
+    for part in ("model/", "hp/", "data/", "notes/", ""):
+        for name in store.list(folder + part):
+            if not name.endswith("/") and layout.parse_checkpoint_file(name) is None:
+                store.delete(folder + part + name)
+        store.sweep(folder + part)
+        store.delete(folder + part)
+    store.sync(layout.CHECKPOINTS)
+    if store.stat(folder) is not None:
+        raise StorageError(
+            f"the experiment {exp_hash} is deleted, but {folder} is not empty",
+            hint="another process writes into it, or it holds folders of yours",
+        )
 
 
 def _identity_facts(record: ExperimentRecord) -> dict[str, Any]:

@@ -349,10 +349,18 @@ def delete_checkpoint(store: Store, name: CheckpointName) -> None:
     hold = store.hold(name.pending_key)
     if hold is None:
         raise LockedError(f"{name.stem} is being written or deleted by another process")
-    folder = layout.model_folder(name.exp_hash)
     with hold:
-        if not store.delete(name.manifest_key):
-            raise CheckpointNotFoundError(f"no checkpoint {name.stem}")
-        store.sync(folder)
-        _remove_files(store, name)
-        store.sync(folder)
+        remove_committed(store, name)
+
+
+def remove_committed(store: Store, name: CheckpointName) -> None:
+    """Remove the manifest of a revision, then its files; the caller holds it.
+
+    Raises: CheckpointNotFoundError, StorageError.
+    """
+    folder = layout.model_folder(name.exp_hash)
+    if not store.delete(name.manifest_key):
+        raise CheckpointNotFoundError(f"no checkpoint {name.stem}")
+    store.sync(folder)
+    _remove_files(store, name)
+    store.sync(folder)

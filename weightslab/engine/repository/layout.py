@@ -13,6 +13,7 @@
     checkpoints/{exp_hash}/hp/{exp_hash}_config[.r2].yaml
     checkpoints/{exp_hash}/data/{exp_hash}_samples.h5, {exp_hash}_{backup}.h5 and {file}.json
     checkpoints/{exp_hash}/data/{exp_hash}_samples.base.h5          what a delta refers to
+    checkpoints/.quarantine/{exp_hash}_step_000100[.r2]/            damaged, set aside, with why.json
 
 Steps have at least six digits and are read as integers; revision 1 is not written.
 """
@@ -25,9 +26,10 @@ from typing import Final
 
 from weightslab.engine.errors import FormatError
 
-__all__ = ["CHECKPOINTS", "CheckpointName", "is_exp_hash"]
+__all__ = ["CHECKPOINTS", "QUARANTINE", "CheckpointName", "is_exp_hash"]
 
 CHECKPOINTS: Final = "checkpoints/"
+QUARANTINE: Final = "checkpoints/.quarantine/"
 _EXP_HASH: Final = re.compile(r"[0-9a-f]{16}\Z")
 _CHECKPOINT: Final = re.compile(
     r"([0-9a-f]{16})_step_(\d{6,18})(?:\.r([1-9]\d{0,8}))?\.([A-Za-z0-9_.-]+)\Z"
