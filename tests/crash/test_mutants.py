@@ -15,7 +15,10 @@ from support.roots import fast_folder
 SITES = mutants.sites()
 IDS = [f"{number}-{site[1]}-{site[4]}" for number, site in enumerate(SITES)]
 NUM_LAST = 12
-COSTLY = ("discard samples", "save in the background")  # to be asked last
+# those that make folders are asked first, those that cost much last
+FIRST = ("begin in new folders", "update hash", "backup")
+LAST = ("save in the background", "discard samples")
+ORDER = [*FIRST, *(name for name in OPERATIONS if name not in FIRST + LAST), *LAST]
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +48,7 @@ def cases():
     """Each operation with its roots, made once."""
     with fast_folder() as folder:
         found = {}
-        for name in sorted(OPERATIONS, key=lambda name: name in COSTLY):
+        for name in ORDER:
             (folder / name).mkdir()
             found[name] = Case(name, folder / name)
         yield found

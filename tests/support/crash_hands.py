@@ -382,6 +382,17 @@ def lines_of(ready, name, path, files):
     return sorted(seen)
 
 
+def work_on_disk(ready, name, path, log, is_safe):
+    """Do an operation; each acknowledgement carries how far the log of the disk was by then."""
+    if not is_safe:
+        os.fsync = lambda descriptor: None
+    ready()
+    operation = OPERATIONS[name]
+    say = lambda **ack: speak(position=os.stat(log).st_size, **ack)  # noqa: E731, PTH116
+    operation.work(Path(path) / operation.inside, say)
+    return True
+
+
 def work_on(ready, name, path, site=None):
     """Do an operation behind the gate, with a call left out of the package if one is named.
 

@@ -107,8 +107,9 @@ class CheckpointRoot:
 
     def _make_folders(self) -> None:
         try:
+            self.store.create()
             for name in ("data", "logs", "checkpoints"):
-                (self.path / name).mkdir(parents=True, exist_ok=True)
+                (self.path / name).mkdir(exist_ok=True)
         except OSError as error:
             raise ReadOnlyStoreError(
                 f"cannot create folders in {self.path}: {error}",

@@ -233,6 +233,9 @@ def tidy(store: Store, exp_hash: str) -> list[str]:
             removed += sweep(folder(exp_hash))
         for folder in (layout.config_folder, layout.data_folder):
             removed += sweep(folder(exp_hash))
+        for name in store.list(layout.QUARANTINE):
+            if name.startswith(exp_hash):
+                removed += sweep(layout.QUARANTINE + name)
     removed += remove_leftovers(store, exp_hash) + drop_unneeded_base(store, exp_hash)
     removed += finish_backups(store, exp_hash)
     if removed:
