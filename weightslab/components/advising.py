@@ -14,10 +14,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from weightslab.components.identifying import Identification
-    from weightslab.engine.repository.catalog import CheckpointEntry
-    from weightslab.engine.repository.layout import CheckpointName
+    from weightslab.engine.repository.manifest import Manifest
     from weightslab.engine.root import CheckpointRoot
-    from weightslab.engine.values import Change, ParentLink
+    from weightslab.engine.values import Change
 
 __all__ = [
     "Advice",
@@ -97,9 +96,16 @@ def forgotten_parameters(
     ]
 
 
-def warn_replaced(before: CheckpointEntry, name: CheckpointName, parent: ParentLink) -> None:
+def warn_replaced(root: CheckpointRoot, manifest: Manifest) -> None:
     """Name both revisions of a step where the new one does not continue the old one."""
-    if name.revision != before.name.revision and parent.manifest_digest != before.digest:
+    name = manifest.name
+    older = [
+        entry
+        for entry in root.checkpoints(name.exp_hash)
+        if entry.name.step == name.step and entry.name.revision < name.revision
+    ]
+    before = max(older, key=lambda entry: entry.name.revision, default=None)
+    if before is not None and manifest.parent.manifest_digest != before.digest:
         logger.warning(
             "step %d of %s was saved before by other training; %s is kept, %s answers for the step "
             "now",

@@ -11,7 +11,7 @@ from weightslab.engine.repository import opening
 from weightslab.engine.saving.background import BackgroundWriter
 from weightslab.engine.saving.buffers import HostBuffers
 from weightslab.engine.saving.snapshot import hold_still
-from weightslab.engine.saving.writer import write_checkpoint
+from weightslab.engine.saving.writer import write_or_find
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -112,9 +112,8 @@ class CheckpointSaver:
             parent=self._ancestry.parent_of(modules, exp_hash),
             config_file=opening.newest_config(root.store, exp_hash),
         )
-        before = root.find_checkpoint(exp_hash, draft.step)
-        manifest = write_checkpoint(root, draft)
-        if before is not None:
-            advising.warn_replaced(before, manifest.name, draft.parent)
+        manifest, is_new = write_or_find(root, draft)
+        if is_new and manifest.name.revision > 1:
+            advising.warn_replaced(root, manifest)
         self._ancestry.settle(modules, manifest)
         return manifest

@@ -10,7 +10,7 @@ import torch
 from weightslab.engine.errors import NotStorableError
 from weightslab.engine.jsonform import encode
 from weightslab.engine.saving.buffers import PAGE_BYTES, copy_all
-from weightslab.engine.tensors.image import FileImage, build_image
+from weightslab.engine.tensors.image import FileImage, build_distinct, build_image
 from weightslab.engine.tensors.tree import split
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def take_snapshot(
         tensors, skeleton = split(tree)
         snapshot.state[TRAINING] = skeleton
         if tensors:
-            _add(snapshot, TRAINING, build_image(tensors))
+            _add(snapshot, TRAINING, build_distinct(tensors))  # `split` has looked at them
     return snapshot
 
 

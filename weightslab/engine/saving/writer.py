@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from weightslab.engine.storage.journal import LocalJournal
     from weightslab.engine.storage.store import Store
 
-__all__ = ["Place", "library_versions", "record_event", "write_checkpoint"]
+__all__ = ["Place", "library_versions", "record_event", "write_checkpoint", "write_or_find"]
 
 logger = logging.getLogger(__name__)
 _LIBRARIES = ("torch", "numpy", "safetensors")
@@ -49,6 +49,15 @@ def write_checkpoint(place: Place, draft: Draft) -> Manifest:
 
     Raises: StorageError and its kinds. Nothing that was committed before is touched.
     """
+    return write_or_find(place, draft)[0]
+
+
+def write_or_find(place: Place, draft: Draft) -> tuple[Manifest, bool]:
+    """Commit `draft` unless the newest revision of its step holds the same; on disk on return.
+
+    Returns: the manifest, and True if it was written now.
+    Raises: StorageError and its kinds. Nothing that was committed before is touched.
+    """
     # Catalogs of other processes look at the experiment from here to the line after the commit.
     about = {"exp_hash": draft.exp_hash, "step": draft.step}
     record_event(place, "checkpoint_begun", **about)
@@ -69,7 +78,7 @@ def write_checkpoint(place: Place, draft: Draft) -> Manifest:
         )
     else:
         record_event(place, "checkpoint_unchanged", **about)
-    return manifest
+    return manifest, written
 
 
 def record_event(place: Place, event: str, **facts: Any) -> None:

@@ -30,7 +30,15 @@ if TYPE_CHECKING:
 
     from weightslab.engine.values import TensorRecord
 
-__all__ = ["FileHeader", "FileImage", "HeaderEntry", "build_image", "read_header", "tensor_view"]
+__all__ = [
+    "FileHeader",
+    "FileImage",
+    "HeaderEntry",
+    "build_distinct",
+    "build_image",
+    "read_header",
+    "tensor_view",
+]
 
 
 def build_image(
@@ -49,11 +57,21 @@ def build_image(
         metadata: text -> text to put into the header beside `{"format": "pt"}`.
     Raises: NotStorableError naming the tensor that has no place in the format.
     """
-    if sys.byteorder != "little":
-        raise NotStorableError("tensor files are little-endian; this machine is not")
+    _require_little_endian()
     kept, aliases = _find_ties(tensors)
     packed = {name: _packed(tensor, name) for name, tensor in kept.items()}
     return pack(packed, aliases=aliases, metadata=metadata)
+
+
+def build_distinct(tensors: Mapping[str, torch.Tensor]) -> FileImage:
+    """Do as `build_image` for tensors that are known to be storable, and to be different ones."""
+    _require_little_endian()
+    return pack({name: _packed(tensor, name) for name, tensor in tensors.items()})
+
+
+def _require_little_endian() -> None:
+    if sys.byteorder != "little":
+        raise NotStorableError("tensor files are little-endian; this machine is not")
 
 
 def _find_ties(

@@ -103,6 +103,8 @@ def _segment(key: object) -> str:
 
 def _escaped(text: str) -> str:
     # a lone surrogate is legal in a Python str and in no file
+    if text.isascii() and "%" not in text and "/" not in text:
+        return text
     plain = text.replace("%", "%25").replace("/", "%2F")
     return re.sub("[\ud800-\udfff]", lambda found: f"%u{ord(found[0]):04X}", plain)
 
