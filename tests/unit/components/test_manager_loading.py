@@ -7,7 +7,14 @@ import torch
 from support.training import CONFIG, bits, flip, make, state_of, train
 
 from weightslab.components import CheckpointManagerV2
-from weightslab.engine.errors import CheckpointNotFoundError, IntegrityError, StateMismatchError
+from weightslab.engine.errors import (
+    CheckpointError,
+    CheckpointNotFoundError,
+    FormatError,
+    IntegrityError,
+    ReadOnlyStoreError,
+    StateMismatchError,
+)
 
 
 @pytest.fixture
@@ -153,13 +160,30 @@ def test_state_without_an_optimizer_is_a_warning(saved, caplog):
 
 
 # ---------------------------------------------------------------- damage
+def rewrite(change):
+    return lambda path: path.write_bytes(change(path.read_bytes()))
+
+
+HARMS = {
+    "last bit": flip,
+    "first bit": lambda path: flip(path, 0),
+    "bit in the header": lambda path: flip(path, 40, 3),
+    "cut": rewrite(lambda data: data[:-1]),
+    "halved": rewrite(lambda data: data[: len(data) // 2]),
+    "empty": rewrite(lambda data: b""),
+    "appended": rewrite(lambda data: data + b"\n"),
+    "zeroed": rewrite(lambda data: data[:16] + bytes(len(data) - 16)),
+    "other file": rewrite(lambda data: b"\x89PNG" * 100),
+}
+
+
 @pytest.mark.parametrize("ending", [".safetensors", ".training.safetensors", ".json"])
-@pytest.mark.parametrize("harm", [flip, lambda p: p.write_bytes(p.read_bytes()[:-1])])
+@pytest.mark.parametrize("harm", HARMS.values(), ids=HARMS)
 def test_damaged_newest_is_an_error_by_step_and_skipped_by_latest(saved, caplog, ending, harm):
     harm(saved.weights(3, ending))
     model, optimizer = make(seed=5)
     before = state_of(model, optimizer)
-    with pytest.raises(IntegrityError, match=f"{saved.exp_hash}_step_000003"):
+    with pytest.raises((IntegrityError, FormatError), match=f"{saved.exp_hash}_step_000003"):
         saved.manager.load_checkpoint(3, model=model, optimizer=optimizer)
     assert state_of(model, optimizer) == before
     found = saved.manager.load_latest_checkpoint(model, optimizer=optimizer)
@@ -176,6 +200,94 @@ def test_missing_file_is_named_and_skipped(saved, ending):
     with pytest.raises(IntegrityError, match=rf"{saved.exp_hash}_step_000003{ending}"):
         saved.manager.load_checkpoint(3, optimizer=saved.optimizer)
     assert saved.manager.load_latest_checkpoint(optimizer=saved.optimizer)["step"] == 2
+
+
+def test_exchanged_files_are_both_passed_over(saved):
+    one, two = saved.weights(3), saved.weights(2)
+    content = one.read_bytes()
+    one.write_bytes(two.read_bytes())
+    two.write_bytes(content)
+    found = saved.manager.load_latest_checkpoint(optimizer=saved.optimizer)
+    assert (found["step"], [s["step"] for s in found["skipped"]]) == (1, [3, 2])
+
+
+def test_quarantined_newest_is_no_longer_skipped_and_its_number_is_free(saved):
+    flip(saved.weights(3))
+    root = saved.manager.root
+    (finding,) = root.verify(saved.exp_hash, step=3)
+    assert (finding.step, finding.is_damage) == (3, True)
+    (folder,) = root.quarantine(saved.exp_hash)
+    assert folder == root.path / "checkpoints" / ".quarantine" / f"{saved.exp_hash}_step_000003"
+    assert sorted(path.name for path in folder.iterdir()) == [
+        f"{saved.exp_hash}_step_000003.json",
+        f"{saved.exp_hash}_step_000003.safetensors",
+        f"{saved.exp_hash}_step_000003.training.safetensors",
+        "why.json",
+    ]
+    found = saved.manager.load_latest_checkpoint(optimizer=saved.optimizer)
+    assert (found["step"], found["skipped"]) == (2, [])
+    assert root.verify() == []
+    saved.save(3)
+    assert root.get_checkpoint(saved.exp_hash, 3).name.revision == 1
+    assert root.quarantine(saved.exp_hash) == []
+    assert [e["event"] for e in root.journal.read()].count("checkpoint_quarantined") == 1
+
+
+def test_whole_checkpoint_is_set_aside_only_by_force(saved):
+    root = saved.manager.root
+    with pytest.raises(CheckpointError, match=r"every byte of .* is as it was written"):
+        root.quarantine(saved.exp_hash, step=2)
+    with pytest.raises(ValueError, match="needs step"):
+        root.quarantine(saved.exp_hash, force=True)
+    assert len(root.checkpoints(saved.exp_hash)) == 3
+    root.quarantine(saved.exp_hash, step=2, force=True)
+    assert [e.name.step for e in root.checkpoints(saved.exp_hash)] == [1, 3]
+
+
+def test_read_only_root_sets_nothing_aside(saved):
+    flip(saved.weights(3))
+    with (
+        CheckpointManagerV2(saved.manager.root.path, read_only=True) as reader,
+        pytest.raises(ReadOnlyStoreError, match="cannot set a checkpoint aside"),
+    ):
+        reader.root.quarantine(saved.exp_hash)
+
+
+# ---------------------------------------------------------------- options
+def test_size_alone_loads_what_full_verification_refuses(saved):
+    flip(saved.weights(3))
+    model = make(seed=5)[0]
+    found = saved.manager.load_latest_checkpoint(model, load_optimizer=False, verify="size")
+    assert (found["step"], found["skipped"], found["report"].verify) == (3, [], "size")
+    with pytest.raises(ValueError, match="verify is 'full' or 'size'"):
+        saved.manager.load_checkpoint(3, model=model, verify="quick")
+
+
+def test_what_fits_is_loaded_into_a_changed_model(saved):
+    model = make(seed=5)[0]
+    model[3] = torch.nn.Linear(5, 4)
+    report = saved.manager.load_checkpoint(3, model=model, load_optimizer=False, strict=False)[
+        "report"
+    ]
+    assert set(report.shape_changes) == {"3.weight", "3.bias"}
+    assert bits(model[0].weight) == saved.at[3][0]["0.weight"]
+
+
+def test_another_dtype_is_loaded_on_request(saved):
+    model = make(seed=5)[0].half()
+    report = saved.manager.load_latest_checkpoint(model, load_optimizer=False, cast=True)["report"]
+    assert report.casts["0.weight"] == "float32 -> float16"
+
+
+def test_tensors_are_read_without_a_model(saved):
+    found = saved.manager.root.tensors(saved.exp_hash[:6], 3, "0.*")
+    assert {name: bits(tensor) for name, tensor in found.items()} == {
+        name: saved.at[3][0][name] for name in ("0.bias", "0.weight")
+    }
+    (half,) = saved.manager.root.tensors(
+        saved.exp_hash, 3, ("3.bias",), dtype=torch.float16
+    ).values()
+    assert half.dtype == torch.float16
 
 
 def test_all_damaged_is_an_error_not_a_fresh_start(saved):

@@ -31,7 +31,7 @@ def load_tensors(
     """Return some tensors of a checkpoint; no byte of another tensor is read.
 
     Names are state_dict keys; in a checkpoint of several models `{model}/` stands before them, and
-    tensors of the training state are `training/{path}`, e.g. `training/optimizer/adam/state/0/exp_avg`.
+    tensors of the training state are `training/{path}`, e.g. `training/optimizer/adam/state/state/0/exp_avg`.
 
     Args:
         store: where the root lives.
