@@ -18,7 +18,10 @@ from support.roots import (
 from weightslab.engine.repository.layout import CheckpointName
 from weightslab.engine.repository.opening import tidy
 
-NUM_KILLS = 64
+NUM_KILLS = 48
+CROWD = 8
+NUM_ROUNDS = 26  # of a crowd, each of whom is killed
+ROUNDS_PER_ROOT = 13
 KILLS_PER_ROOT = 8
 
 
@@ -84,3 +87,59 @@ def has_left_something_and_goes_on(path, number, acknowledged, step, size_bytes)
     assert read(root, manifest.name) == content_of("next", size_bytes)
     assert manifest.sequence > max((a[4] for a in acknowledged), default=0)
     return bool(left)
+
+
+@pytest.mark.slow
+def test_eight_savers_killed_one_by_one_beside_a_reader_lose_nothing(server):
+    chance, kills, turns, left_behind = random.Random(8), 0, 0, 0
+    with fast_folder() as folder:
+        for number in range(NUM_ROUNDS // ROUNDS_PER_ROOT):
+            path = str(folder / f"root-{number}")
+            exp_hash, _ = begin(small_root(path), 0, num_samples=20)
+            acknowledged = []
+            for turn in range(ROUNDS_PER_ROOT):
+                saved, seen = kill_a_crowd(server, chance, (path, exp_hash), 100_000 * turn)
+                kills, turns = kills + CROWD, turns + seen
+                acknowledged += saved
+                left_behind += bool(strangers(small_root(path)))
+            check_after_the_crowd(path, acknowledged)
+    assert kills >= 200
+    assert turns >= NUM_ROUNDS  # else nobody was reading
+    assert left_behind > NUM_ROUNDS // 4  # else the kills came between saves and proved nothing
+
+
+def kill_a_crowd(server, chance, place, first_step):
+    """Start savers and a reader, kill the savers one by one; returns (acknowledged, turns read)."""
+    steps = [first_step + 10_000 * number for number in range(CROWD)]
+    jobs = [("save_forever", place[0], 0, s, chance.choice([48, 48, 60_000])) for s in steps]
+    *savers, reader = server.fork(*jobs, ("read_forever", *place))
+    server.release()
+    server.listen_for(savers[0], "saved")
+    server.listen_for(reader, "turn", 2)
+    chance.shuffle(savers)
+    for pid in savers:
+        server.listen(chance.uniform(0, 0.03))
+        assert server.kill(pid) == -9
+    assert server.kill(reader) == -9
+    wrong = [text for texts in server.heard(reader, "wrong") for text in texts]
+    assert wrong == []
+    saved = [found for pid in savers for found in server.heard(pid, "saved")]
+    return saved, sum(count > 0 for count in server.heard(reader, "turn"))
+
+
+def check_after_the_crowd(path, acknowledged):
+    root = small_root(path)
+    found = listing(root)
+    assert [entry for entry in found if entry[3]] == []
+    assert {tuple(a[:3]) for a in acknowledged} <= {entry[:3] for entry in found}
+    for exp_hash, step, revision, text, _ in acknowledged:
+        name = CheckpointName(exp_hash=exp_hash, step=step, revision=revision)
+        parts = read(root, name)
+        assert parts == content_of(text, len(parts["model"]))
+    exp_hash, _ = begin(root, 0, num_samples=20)
+    tidy(root.store, exp_hash)
+    assert strangers(root) == []
+    assert root.verify() == []
+    manifest = save(root, exp_hash, 99_999_999, "next")
+    assert read(root, manifest.name) == content_of("next")
+    assert manifest.sequence > max(a[4] for a in acknowledged)

@@ -151,6 +151,25 @@ def _look_at(root, entries):
     return wrong
 
 
+def read_forever(ready, path, exp_hash):
+    """List and read what `save_forever` saves until killed; says each turn and what was wrong."""
+    root = small_root(path, read_only=True)
+    ready()
+    seen = set()
+    while True:
+        entries = root.checkpoints(exp_hash)
+        wrong = [f"{e.name.stem}: {e.damaged}" for e in entries if e.damaged is not None]
+        for entry in entries[-4:]:
+            step, parts = entry.name.step, read(root, entry.name)
+            texts = (f"{step}", f"{step} again")
+            if parts not in [content_of(text, len(parts["model"])) for text in texts]:
+                wrong.append(f"{entry.name.stem}: mixed content")
+        names = {entry.name.stem for entry in entries}
+        wrong += [f"{name} is gone" for name in seen - names]
+        seen = names
+        speak(turn=len(entries), wrong=wrong[:5])
+
+
 def tidy_forever(ready, path, until):
     """Clean up after the dead, again and again, while others live; returns what was removed."""
     root = small_root(path)
