@@ -4,13 +4,14 @@ PyYAML costs 17 ms at import.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import yaml
 
 __all__ = ["YamlError", "dump", "load"]
 
 YamlError = yaml.YAMLError
+MAX_DEPTH: Final = 200  # far above real configs; 20,000 open brackets keep PyYAML busy for seconds
 
 
 class _Dumper(yaml.SafeDumper):
@@ -40,10 +41,18 @@ _Dumper.add_representer(str, _represent_text)
 class _Loader(yaml.SafeLoader):
     """Reads plain values; refuses aliases (they can grow without bound) and duplicate keys."""
 
+    _depth = 0
+
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
             raise yaml.YAMLError("aliases are not allowed")
-        return super().compose_node(parent, index)
+        if self._depth >= MAX_DEPTH:
+            raise yaml.YAMLError(f"values are nested more than {MAX_DEPTH} levels deep")
+        self._depth += 1
+        try:
+            return super().compose_node(parent, index)
+        finally:
+            self._depth -= 1
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         mapping = super().construct_mapping(node, deep=deep)

@@ -44,7 +44,12 @@ __all__ = ["BaseToken", "base_token", "delta_to_bytes", "samples_from_bytes", "s
 SCHEMA: Final = "weightslab.samples"
 SCHEMA_VERSION: Final = 1
 _CHUNK: Final = 1 << 16  # 64 Ki elements: 512 KiB of int64, fits the chunk cache of HDF5 (1 MiB)
-_MALFORMED: Final = (OSError, KeyError, ValueError, TypeError, RuntimeError, RecursionError)
+_MALFORMED: Final = (
+    *(OSError, KeyError, ValueError, TypeError, RuntimeError, RecursionError, MemoryError),
+)
+_MAX_RATIO: Final = (
+    1032  # of deflate: https://zlib.net/zlib_tech.html, "Maximum Compression Factor"
+)
 
 Found = TypeVar("Found")
 BaseToken = tuple[str, str]  # digests of the active and of all known samples of a base
@@ -200,11 +205,11 @@ def _reading(
 
 
 def _read_base(file: h5py.File) -> Base:
-    active = _read_set(file["active"])
+    active = _read_set(_own(file, "active"))
     facets = _read_facets(file)
     if "discarded" not in file:
         return Base.of(active, known=state_of(active, facets), facets=facets)
-    discarded, state = _read_set(file["discarded"]), state_of(active, facets)
+    discarded, state = _read_set(_own(file, "discarded")), state_of(active, facets)
     columns = Columns.of(
         sort_integers(np.concatenate([active.int64, discarded.int64])),
         sort_integers(np.concatenate([active.decimal_text, discarded.decimal_text])),
@@ -223,7 +228,7 @@ def _apply(base: Base, file: h5py.File) -> Overlay:
     """Return what a delta makes of its base."""
     overlay = Overlay.over(base)
     facets = _read_facets(file)
-    removed, added, dropped = (_read_set(file[n]) for n in ("removed", "added", "discarded"))
+    removed, added, dropped = (_read_set(_own(file, n)) for n in ("removed", "added", "discarded"))
     overlay.discard(removed)
     known = base.find(added) >= 0
     overlay.restore(added.where(known))
@@ -236,22 +241,69 @@ def _apply(base: Base, file: h5py.File) -> Overlay:
 def _read_facets(file: h5py.File) -> dict[str, dict[int | bytes, Any]]:
     if "facets" not in file:
         return {}
+    facets = _own(file, "facets")
     return {
-        name: {key_of(uid): value for uid, value in json.loads(dataset[()].tobytes())}
-        for name, dataset in file["facets"].items()
+        name: {
+            key_of(uid): value for uid, value in json.loads(_dataset(facets, name)[()].tobytes())
+        }
+        for name in facets
     }
 
 
+def _own(group: h5py.Group, name: str) -> Any:
+    """Return what has a name in this very file; links to other places are refused.
+
+    Raises: KeyError, ValueError.
+    """
+    import h5py
+
+    if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+        raise ValueError(f"{name} is not in this file")  # noqa: TRY004 - a fault of the file
+    return group[name]
+
+
+def _dataset(group: h5py.Group, name: str) -> h5py.Dataset:
+    """Return a column of integers that lies in this file, and is no larger than its bytes can be.
+
+    HDF5 reads data of other files where a dataset says so (and dies of it, where it was given a
+    mapped file), and takes the declared size for true.
+
+    Raises: KeyError, ValueError.
+    """
+    found = _own(group, name)
+    if not hasattr(found, "dtype") or found.ndim != 1 or found.dtype.kind not in "iu":
+        raise ValueError(f"{name} is not a column of integers")
+    if found.is_virtual or found.external:
+        raise ValueError(f"the data of {name} is not in this file")
+    if found.nbytes > _MAX_RATIO * found.id.get_storage_size():
+        raise ValueError(f"{name} declares {found.nbytes} bytes, more than it can hold")
+    return found
+
+
+def _integers(group: h5py.Group, name: str) -> npt.NDArray[Any]:
+    """Read a column that ascends; one that does not even begin so is not read any further."""
+    found = _dataset(group, name)
+    if len(found) > 1 and found[0] >= found[1]:
+        raise ValueError(f"{name} does not ascend")
+    return found[()]  # type: ignore[no-any-return] # h5py is not typed
+
+
 def _read_set(group: h5py.Group) -> Columns:
-    size_bytes, lengths = group["utf8"].size, group["utf8_lengths"][()].astype(np.int64, copy=False)
+    texts, counts = _dataset(group, "utf8"), _dataset(group, "utf8_lengths")
+    size_bytes = texts.size
+    if len(counts) > size_bytes + 1:  # one of them may be empty
+        raise ValueError("there are more text UIDs than bytes for them")
+    lengths = counts[()].astype(np.int64, copy=False)
     if lengths.size and (lengths.min() < 0 or int(lengths.sum()) != size_bytes):
         raise ValueError("the lengths of the text UIDs do not fit their bytes")
     joined = np.zeros(size_bytes + PADDING, np.uint8)
     if size_bytes:
-        group["utf8"].read_direct(joined, dest_sel=np.s_[:size_bytes])  # no second copy of them
+        texts.read_direct(joined, dest_sel=np.s_[:size_bytes])  # no second copy of them
     bounds = text_bounds(lengths)
     del lengths
-    return checked_columns(group["int64"][()], group["decimal_text"][()], Texts(joined, bounds))
+    return checked_columns(
+        _integers(group, "int64"), _integers(group, "decimal_text"), Texts(joined, bounds)
+    )
 
 
 class _Mapped(io.RawIOBase):
