@@ -4,10 +4,10 @@ import random
 
 import pytest
 from support import tracing
-from support.crash_check import Case, acks_of
+from support.crash_check import Case, acks_of, strangers, view_of
 from support.crash_hands import OPERATIONS
 from support.forking import ForkServer
-from support.roots import fast_folder
+from support.roots import fast_folder, small_root, tidy_all
 
 # what a file system answers, and the calls that may hear it
 FAILURES = {
@@ -104,6 +104,41 @@ def test_kill_or_failure_at_some_calls_loses_nothing(server, name):
         assert deaths > 0
         _, found = fail_at(server, case, folder, some(failures_of(points), NUM_FAILURES))
         assert found == []
+
+
+@pytest.mark.slow
+def test_cleaner_that_is_killed_or_fails_beside_a_saver_takes_nothing_from_it(server):
+    with fast_folder() as folder:
+        case = Case("clean up", folder)
+        points = points_of(server, case, folder)
+        faults = [(point, "signal=KILL") for point in points]
+        faults += some(failures_of(points), NUM_FAILURES)
+        for point, fault in faults:
+            path = case.fresh(folder / "root")
+            acks = clean_beside_a_saver(server, path, point, fault)
+            check_saver(path, acks)
+
+
+def clean_beside_a_saver(server, path, point, fault):
+    """Clean up with a fault at one point while another process saves; returns what it acknowledged."""
+    work = ("work_on", "clean up", str(path))
+    cleaner, saver = server.fork(work, ("save_beside", str(path)))
+    server.listen_for(cleaner, "ready")
+    tracer = tracing.attach(cleaner, *tracing.injecting(point, fault))
+    server.release()
+    assert server.wait(saver) == (0, True)
+    assert server.wait(cleaner)[0] in (-9, 0)
+    tracing.detach(tracer)
+    return acks_of(server, saver)
+
+
+def check_saver(path, acks):
+    tidy_all(small_root(path))
+    view = view_of(path)
+    assert len(acks) == 6
+    assert {tuple(value) for _, value in acks} <= view.checkpoints.keys()
+    assert (view.broken, view.findings) == ([], set())
+    assert strangers(path) == []
 
 
 @pytest.mark.crash_long

@@ -382,6 +382,15 @@ def lines_of(ready, name, path, files):
     return sorted(seen)
 
 
+def save_beside(ready, path):
+    """Save some steps while somebody cleans up."""
+    ready()
+    root = small_root(path)
+    for step in range(100, 106):
+        acknowledged(save(root, HASH, step, f"{step}"), speak)
+    return True
+
+
 def work_on_disk(ready, name, path, log, is_safe):
     """Do an operation; each acknowledgement carries how far the log of the disk was by then."""
     if not is_safe:

@@ -72,7 +72,7 @@ def visit(path):
         began = time.perf_counter()
         try:
             found = call()
-        except CheckpointError as error:  # noqa: PERF203
+        except CheckpointError as error:
             refused.append(f"{name}: {type(error).__name__}")
         except Exception as error:  # noqa: BLE001 - this is what is looked for
             odd.append(f"{name}: {type(error).__name__}: {error}"[:200])

@@ -119,14 +119,15 @@ def recorded(server, job, log):
     return list(parse(log.read_text(encoding="ascii"))), result
 
 
-def inject(server, job, call, fault):
-    """Have strace inject `fault` at the call with this name and number.
+def injecting(point, fault):
+    """Return the options with which strace injects `fault` at the call with a name and number."""
+    name, number = point
+    return "-e", f"trace={name}", "-e", f"inject={name}:{fault}:when={number}"
 
-    Returns: (pid, exit status, what the job returned).
-    """
-    name, number = call
-    options = ("-e", f"trace={name}", "-e", f"inject={name}:{fault}:when={number}")
-    return run_traced(server, job, *options)
+
+def inject(server, job, point, fault):
+    """Run a job with a fault at one point; returns (pid, exit status, what the job returned)."""
+    return run_traced(server, job, *injecting(point, fault))
 
 
 def parse(text):
