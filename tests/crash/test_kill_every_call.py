@@ -16,8 +16,8 @@ FAILURES = {
     "EIO": "mkdir openat write writev pwrite64 ftruncate fsync fdatasync link rename unlink rmdir",
     "EACCES": "mkdir openat link rename unlink rmdir",
 }
-NUM_KILLS = 6  # of each operation in the fast set
-NUM_FAILURES = 4
+NUM_KILLS = 4  # of each operation in the fast set
+NUM_FAILURES = 2
 
 
 @pytest.fixture(scope="module")

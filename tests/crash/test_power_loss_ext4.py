@@ -10,7 +10,7 @@ from support.crash_hands import OPERATIONS
 from support.forking import ForkServer
 from support.roots import fast_folder
 
-NUM_STATES = 14  # of each operation in the fast set
+NUM_STATES = 9  # of each operation in the fast set
 FAST = ("save", "save past the cache", "update hash", "begin in new folders")
 
 
