@@ -9,7 +9,7 @@ from weightslab.engine.errors import FormatError, UnsupportedVersionError
 from weightslab.engine.jsonform import decode
 from weightslab.engine.loading.options import FULL
 from weightslab.engine.repository.catalog import map_file
-from weightslab.engine.tensors.check import verify_file
+from weightslab.engine.tensors.check import FileCheck, verify_together
 from weightslab.engine.tensors.image import tensor_view
 from weightslab.engine.tensors.tree import join
 
@@ -116,22 +116,33 @@ def read_tensors(
         verify: `full`, or `size`: sizes and headers alone.
     Raises: MissingObjectError, TruncatedError, DigestMismatchError, FormatError.
     """
-    found: dict[str, torch.Tensor] = {}
+    checks: list[FileCheck] = []
+    wanted: list[list[str]] = []
     for file in manifest.files:
         records = manifest.tensors_in(file)
         needed = [key for key in records if key in keys]
-        if not needed and file.part not in whole:
+        is_whole = file.part in whole
+        if not needed and not is_whole:
             continue
         _check_codec(file)
-        data = map_file(store, manifest.name, file.name)
+        names: Collection[str] | None = needed
         if verify != FULL:
-            verify_file(data, file, records, names=(), with_header=True)
-        elif file.part in whole:
-            verify_file(data, file, records)
-        else:
-            verify_file(data, file, records, names=needed)
-        found.update({key: tensor_view(data, records[key]) for key in needed})
-    return found
+            names = ()
+        elif is_whole:
+            names = None
+        data = map_file(store, manifest.name, file.name)
+        checks.append(
+            FileCheck(
+                buffer=data, file=file, tensors=records, names=names, with_header=verify != FULL
+            )
+        )
+        wanted.append(needed)
+    verify_together(checks)
+    return {
+        key: tensor_view(check.buffer, check.tensors[key])
+        for check, needed in zip(checks, wanted, strict=True)
+        for key in needed
+    }
 
 
 def _check_codec(file: FileRecord) -> None:

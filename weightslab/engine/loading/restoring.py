@@ -11,6 +11,7 @@ from weightslab.engine.loading.options import LoadOptions
 from weightslab.engine.loading.reading import read_state
 from weightslab.engine.loading.report import LoadReport
 from weightslab.engine.training.state import (
+    apply_all,
     capture_model,
     parameter_names,
     plan_model_restore,
@@ -77,8 +78,7 @@ def restore(
     elif saved:
         why = "load_optimizer=False" if not load_optimizer else "no optimizer was given"
         left_out = dict.fromkeys(saved, why)
-    for plan in [*plans.values(), *optimizer_plans.values()]:
-        plan.apply()
+    apply_all([*plans.values(), *optimizer_plans.values()])
     missing, unexpected = _entries_of_one_side(manifest, models, common)
     return LoadReport(
         loaded=_named(plans, lambda plan: plan.loaded),

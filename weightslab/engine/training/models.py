@@ -12,7 +12,6 @@ import torch
 from weightslab.engine.errors import NotStorableError, StateMismatchError
 from weightslab.engine.identity.wrappers import inner_of
 from weightslab.engine.tensors.storable import find_obstacle, tie_key
-from weightslab.engine.training.copying import copy_tensors
 from weightslab.engine.training.plan import RestorePlan, own_copy
 
 if TYPE_CHECKING:
@@ -141,9 +140,11 @@ def plan_model_restore(
     if strict and (fit.changes or fit.missing or fit.unexpected):
         raise _mismatch(fit)
     _settle_ties(live, fit, strict=strict)
+    pairs, finish = _hand_over(model, fit.target, live, strict=strict)
     return RestorePlan(
         "the model",
-        _hand_over(model, fit.target, live, strict=strict),
+        finish,
+        pairs=tuple(pairs),
         loaded=tuple(clean for clean in fit.clean.values() if clean not in fit.changes),
         missing=tuple(fit.missing),
         unexpected=tuple(fit.unexpected),
@@ -311,8 +312,8 @@ def _same_bits(one: torch.Tensor, other: torch.Tensor) -> bool:
 
 def _hand_over(
     model: torch.nn.Module, target: OrderedDict[str, Any], live: Any, *, strict: bool
-) -> Callable[[], object]:
-    """Return what gives the model its values: copies where that is all torch would do.
+) -> tuple[list[tuple[torch.Tensor, torch.Tensor]], Callable[[], object]]:
+    """Return what is copied into the model, where that is all torch would do, and what is left.
 
     Code of the model gets clones, because it may keep them: saved tensors lie in a mapped file, and
     writing to one would end the process.
@@ -323,17 +324,12 @@ def _hand_over(
             if isinstance(value, torch.Tensor) and isinstance(live[key], torch.Tensor):
                 mine[key] = value.to(live[key].dtype)  # code of its own may not convert
         mine._metadata = live._metadata  # type: ignore[attr-defined] # versions of the modules
-        return lambda: model.load_state_dict(mine, strict=strict)
+        return [], lambda: model.load_state_dict(mine, strict=strict)
     pairs = [(live[key], target[key]) for key in target if not key.endswith(_EXTRA)]
     extra = OrderedDict((k, own_copy(v)) for k, v in target.items() if k.endswith(_EXTRA))
     extra._metadata = live._metadata  # type: ignore[attr-defined]
 
-    def apply() -> None:
-        copy_tensors(pairs)
-        if extra:
-            model.load_state_dict(extra, strict=False)
-
-    return apply
+    return pairs, lambda: model.load_state_dict(extra, strict=False) if extra else None
 
 
 def _is_state_itself(model: torch.nn.Module, live: Mapping[str, Any]) -> bool:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, Final
 import torch
 
 from weightslab.engine.errors import NotStorableError, StateMismatchError
-from weightslab.engine.training.copying import copy_tensors
 from weightslab.engine.training.plan import RestorePlan, class_name, own_copy
 
 if TYPE_CHECKING:
@@ -126,11 +125,11 @@ def _fill(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> RestorePla
     places = _live_places(optimizer, state)
     mine = own_copy(state, {key: live for key, (live, _) in places.items()})
 
-    def apply() -> None:
-        copy_tensors(places.values())
-        optimizer.load_state_dict(mine)
-
-    return RestorePlan(class_name(optimizer), apply)
+    return RestorePlan(
+        class_name(optimizer),
+        lambda: optimizer.load_state_dict(mine),
+        pairs=tuple(places.values()),
+    )
 
 
 def _live_places(

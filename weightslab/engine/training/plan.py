@@ -11,9 +11,9 @@ from weightslab.engine.errors import CheckpointError
 from weightslab.engine.training.copying import copy_tensors
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
-__all__ = ["RestorePlan", "class_name", "own_copy"]
+__all__ = ["RestorePlan", "apply_all", "class_name", "own_copy"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +22,7 @@ class RestorePlan:
 
     Attributes:
         what: the object, in words.
+        pairs: (live tensor, saved tensor): what is copied, before the object itself is told.
         loaded: entries that will have the values of the checkpoint.
         missing: entries of the live object that keep their value (only of restores that are not
             strict).
@@ -33,7 +34,8 @@ class RestorePlan:
     """
 
     what: str
-    _apply: Callable[[], object]
+    _finish: Callable[[], object]
+    pairs: tuple[tuple[torch.Tensor, torch.Tensor], ...] = ()
     loaded: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
     unexpected: tuple[str, ...] = ()
@@ -46,14 +48,31 @@ class RestorePlan:
         Raises: CheckpointError if code of the object itself fails midway: it may then hold a part of
             the new state, and the message says so.
         """
+        apply_all([self])
+
+    def finish(self) -> None:
+        """Tell the object, after `pairs` were copied.
+
+        Raises: as `apply`.
+        """
         try:
-            self._apply()
+            self._finish()
         except Exception as error:  # load_state_dict is code of the user, or of a library
             raise CheckpointError(
                 f"{self.what} failed while it took its state, after everything had been checked to "
                 f"fit: {type(error).__name__}: {error}",
                 hint="it may hold a part of the new state now; make it anew, or load again",
             ) from error
+
+
+def apply_all(plans: Collection[RestorePlan]) -> None:
+    """Carry out several plans; their tensors are copied together, in several threads.
+
+    Raises: as `RestorePlan.apply`.
+    """
+    copy_tensors(pair for plan in plans for pair in plan.pairs)
+    for plan in plans:
+        plan.finish()
 
 
 def class_name(item: object) -> str:

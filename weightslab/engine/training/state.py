@@ -17,11 +17,12 @@ from weightslab.engine.training.optimizers import (
     plan_optimizer_restore,
     plan_stateful_restore,
 )
-from weightslab.engine.training.plan import RestorePlan
+from weightslab.engine.training.plan import RestorePlan, apply_all
 
 __all__ = [
     "ModelState",
     "RestorePlan",
+    "apply_all",
     "capture_model",
     "capture_optimizer",
     "capture_stateful",

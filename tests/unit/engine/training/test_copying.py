@@ -18,7 +18,7 @@ from weightslab.engine.training.state import (
 @pytest.fixture(params=["one thread", "several threads"])
 def threads(request, monkeypatch):
     if request.param == "several threads":
-        monkeypatch.setattr(copying, "_PARALLEL_BYTES", 0)
+        monkeypatch.setattr(copying, "_PARALLEL_BYTES", 1)
 
 
 VALUES = {
