@@ -102,5 +102,32 @@ def main(folder: Path) -> None:
     (folder / "expected.json").write_text(text + "\n")
 
 
+def build_half_frozen() -> torch.nn.Module:
+    """Return a model of two tensors just above 1 MiB; constant, so that they take little space here."""
+    model = torch.nn.Module()
+    for name, size in (("frozen", 270_000), ("trained", 280_000)):  # less than half is frozen
+        model.register_parameter(name, torch.nn.Parameter(torch.zeros(size)))
+    return model
+
+
+def reuse(folder: Path) -> None:
+    """Write a root whose checkpoints share files: a whole one, a stable one, a link."""
+    model, expected = build_half_frozen(), {}
+    with CheckpointManagerV2(folder / "reused") as manager:
+        manager.update_experiment_hash(model=model)
+        for step in (1, 2, 3):
+            with torch.no_grad():
+                model.trained.fill_(step)
+            path = manager.save_model_checkpoint(model, step=step, save_optimizer=False)
+            files = sorted(
+                p.name.partition(".")[2] for p in path.parent.glob(f"*step_00000{step}.*")
+            )
+            expected[str(step)] = files
+    (folder / "reused" / "data").rmdir()
+    (folder / "reused.json").write_text(json.dumps(expected, indent=1, sort_keys=True) + "\n")
+
+
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    if not (Path(sys.argv[1]) / "root").exists():
+        main(Path(sys.argv[1]))
+    reuse(Path(sys.argv[1]))

@@ -117,3 +117,21 @@ def test_its_weights_are_plain_safetensors(place, expected):
     tensors = load_file(file)
     assert tensors["scale"].dtype == torch.bfloat16
     assert golden.digest_of(tensors["0.weight"]) == first["model"]["0.weight"]
+
+
+def test_checkpoints_that_share_tensors_are_read_each_for_itself(place):
+    """A copy through git has no links left: every name is a file of its own."""
+    root = CheckpointRoot(place / "reused", read_only=True)
+    files = json.loads((place / "reused.json").read_text())
+    assert files == {
+        "1": ["json", "safetensors"],
+        "2": ["json", "partial.safetensors", "stable.safetensors"],
+        "3": ["json", "partial.safetensors", "ref1.safetensors"],
+    }
+    assert root.verify() == []
+    model = golden.build_half_frozen()
+    with CheckpointManagerV2(place / "reused", read_only=True) as manager:
+        for step in (1, 2, 3):
+            manager.load_checkpoint(step, model=model)
+            assert model.trained.eq(step).all()
+            assert model.frozen.eq(0).all()
