@@ -8,6 +8,7 @@ checkpoint of an experiment is the one with the highest sequence.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from weightslab.engine.errors import (
@@ -254,11 +255,13 @@ class Examined:
         entry: as a listing shows it.
         manifest: None if it is damaged.
         is_settled: False where the file could not be read now, and may be readable later.
+        content: the bytes of the file; None if it could not be read.
     """
 
     entry: CheckpointEntry
     manifest: Manifest | None = None
     is_settled: bool = True
+    content: memoryview | None = None
 
 
 def examine_experiment(store: Store, exp_hash: str) -> tuple[ExperimentEntry | None, bool]:
@@ -285,14 +288,16 @@ def examine_experiment(store: Store, exp_hash: str) -> tuple[ExperimentEntry | N
 def examine(store: Store, name: CheckpointName) -> Examined | None:
     """Read and check a manifest, damaged or not; None if it is not there."""
     try:
-        manifest = Manifest.from_bytes(store.map(name.manifest_key), name=name)
-        return Examined(entry=entry_of(manifest), manifest=manifest)
+        content = store.map(name.manifest_key)
     except ObjectNotFoundError:
         return None
     except StorageError as error:  # may be mended from outside
         return Examined(entry=CheckpointEntry(name=name, damaged=str(error)), is_settled=False)
+    try:
+        manifest = Manifest.from_bytes(content, name=name)
+        return Examined(entry=entry_of(manifest), manifest=manifest, content=content)
     except (IntegrityError, FormatError) as error:
-        return Examined(entry=CheckpointEntry(name=name, damaged=str(error)))
+        return Examined(entry=CheckpointEntry(name=name, damaged=str(error)), content=content)
 
 
 def by_age(entries: Iterable[ExperimentEntry]) -> list[ExperimentEntry]:
@@ -305,14 +310,17 @@ def by_age(entries: Iterable[ExperimentEntry]) -> list[ExperimentEntry]:
 
 def manifest_names(store: Store, exp_hash: str) -> list[CheckpointName]:
     """Return the names of all checkpoints of an experiment, damaged or not, read anew."""
-    names = []
-    for file in store.list(layout.model_folder(exp_hash)):
-        if not file.endswith(".json"):
-            continue
-        found = layout.parse_checkpoint_file(file)
-        if found is not None and found[1] == "json" and found[0].exp_hash == exp_hash:
-            names.append(found[0])
-    return names
+    files = store.list(layout.model_folder(exp_hash))
+    names = (manifest_name(file, exp_hash) for file in files)
+    return [name for name in names if name is not None]
+
+
+@lru_cache(maxsize=4096)  # asked for the same names at each look, 3 us each
+def manifest_name(file: str, exp_hash: str) -> CheckpointName | None:
+    """Return the checkpoint whose manifest a file of an experiment is, by its name; else None."""
+    found = layout.parse_checkpoint_file(file) if file.endswith(".json") else None
+    is_manifest = found is not None and found[1] == "json" and found[0].exp_hash == exp_hash
+    return found[0] if found is not None and is_manifest else None
 
 
 def places_of(manifest: Manifest) -> dict[str, TensorPlace]:

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from weightslab.engine.repository.catalog import TensorPlace
+    from weightslab.engine.values import FileRecord
 
 __all__ = ["Index", "open_index"]
 
@@ -242,11 +243,11 @@ class Index:
             number = self._insert(
                 "INSERT INTO checkpoints VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?)", values_of(row)
             )
-            held: dict[int, set[int]] = {}
+            held: dict[str, tuple[FileRecord, set[int]]] = {}
             for digest, place in places.items():
-                held.setdefault(content_key(place), set()).add(key_of(digest))
-            for content, keys in held.items():
-                self._put_file(number, content, keys)
+                held.setdefault(place.file.name, (place.file, set()))[1].add(key_of(digest))
+            for file, keys in held.values():
+                self._put_file(number, content_key(file), keys)
 
     def _insert(self, statement: str, values: tuple[Any, ...]) -> int:
         try:

@@ -16,7 +16,7 @@ from weightslab.engine.repository.layout import CheckpointName
 from weightslab.engine.values import ParentLink, parse_utc
 
 if TYPE_CHECKING:
-    from weightslab.engine.repository.catalog import TensorPlace
+    from weightslab.engine.values import FileRecord
 
 __all__ = ["IndexFailedError", "IndexRow"]
 
@@ -44,11 +44,13 @@ class IndexRow:
         stamp: of the file when it was read; empty if it may have changed since without a trace.
         entry: as a listing shows it.
         is_indexed: it is in the index.
+        content: bytes of the file while the stamp is empty, to see whether it changed.
     """
 
     stamp: str
     entry: CheckpointEntry
     is_indexed: bool = False
+    content: bytes | None = None
 
 
 def seal_of(*values: Any) -> int:
@@ -121,9 +123,9 @@ def key_of(text: str) -> int:
     return int.from_bytes(digest, "big", signed=True)
 
 
-def content_key(place: TensorPlace) -> int:
+def content_key(file: FileRecord) -> int:
     """Return what is equal for two files with the same bytes."""
-    return key_of(f"{place.file.digest}/{place.file.size_bytes}")
+    return key_of(f"{file.digest}/{file.size_bytes}")
 
 
 def pack_keys(keys: set[int]) -> bytes:

@@ -16,7 +16,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections import OrderedDict, deque
+from collections import deque
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from weightslab.engine.errors import CheckpointError
@@ -26,17 +26,17 @@ from weightslab.engine.repository.catalog import (
     examine,
     examine_experiment,
     in_order,
+    manifest_name,
     manifest_names,
     newest_of,
     places_of,
-    read_manifest,
 )
+from weightslab.engine.repository.finding import TensorFinder
 from weightslab.engine.repository.following import JournalFollower
 from weightslab.engine.repository.index_file import find_index_path, remove_index
 from weightslab.engine.repository.index_rows import (
     IndexFailedError,
     IndexRow,
-    content_key,
     record_from_text,
     record_to_text,
 )
@@ -62,9 +62,6 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 _MAX_READ: Final = 64  # files to read before an index pays: 64 take as long as opening one
 _BATCH: Final = 64  # experiments in one transaction: others who write wait 0.2 s at most
-_MAX_MANIFESTS: Final = 32  # read for one `locate`; a save links 8 files at most
-_MAX_USERS: Final = 8  # of one file, tried in turn
-_MAX_REMEMBERED: Final = 32  # manifests whose places stay in memory
 _MAX_RECENT: Final = 8
 
 
@@ -93,11 +90,10 @@ class IndexedCatalog:
         self._loaded: set[str] = set()  # experiments whose indexed rows are in memory
         self._has_loaded_records = False
         self._num_read = 0
-        self._manifests_left = 0
-        self._places: OrderedDict[tuple[CheckpointName, str], dict[str, TensorPlace]]
-        self._places = OrderedDict()
+        self._finder = TensorFinder(self._store, self._stamps)
         self._root_stamp: str | None = None  # of `checkpoints/` when every folder was looked at
         self._is_thorough = False
+        self._seen: set[CheckpointName] = set()  # looked at for the answer that is being made
         self._watched: set[str] = set()  # changed too lately to tell whether they change again
         self._recent: deque[str] = deque(maxlen=_MAX_RECENT)
         self._journal.restart()
@@ -127,8 +123,8 @@ class IndexedCatalog:
         The folder is listed and each manifest is looked at, every time: O(checkpoints of the
         experiment).
         """
-        entries = self._answer(lambda: self._look(exp_hash))
-        return in_order(row.entry for row in entries.values())
+        rows = self._answer(lambda: self._look(exp_hash))
+        return in_order(row.entry for row in rows.values())
 
     def latest(self, exp_hash: str | None = None) -> CheckpointEntry | None:
         """Return the newest checkpoint with a readable manifest; None if there is none.
@@ -144,7 +140,8 @@ class IndexedCatalog:
 
         O(digests log tensors) once the root was looked at; up to 32 manifests are read.
         """
-        return self._answer(lambda: self._locate(set(digests)))
+        wanted = set(digests)
+        return self._answer(lambda: self._finder.locate(self._look_around(), wanted))
 
     def _answer(self, question: Callable[[], T]) -> T:
         """Answer from the index; where it fails, once more without the file."""
@@ -235,7 +232,7 @@ class IndexedCatalog:
         if exp_hash in self._recent:
             self._recent.remove(exp_hash)
         self._recent.append(exp_hash)
-        folder_stamp = self._folder_stamp(exp_hash)
+        folder_stamp = self._stamps.checkpoints(exp_hash)
         stamps = self._manifest_stamps(exp_hash)
         rows = self._rows.setdefault(exp_hash, {})
         self._count_reading(sum(name not in rows for name in stamps))
@@ -245,31 +242,38 @@ class IndexedCatalog:
             rows.clear()
             rows.update(index.rows(exp_hash))
             self._loaded.add(exp_hash)
-        gone = [name for name in rows if name not in stamps]
-        for name in gone:
-            del rows[name]
-        stale = [n for n, s in stamps.items() if not s or n not in rows or rows[n].stamp != s]
+        gone = [name for name in list(rows) if name not in stamps and rows.pop(name)]
+        stale = [n for n, s in stamps.items() if not self._is_same(n, s, rows.get(n))]
         read = {name: examine(self._store, name) for name in stale}
         passing = self._take_in(rows, stamps, read)
         if index is not None:
             self._write(exp_hash, folder_stamp, [*gone, *passing], read)
+        self._seen.update(rows)
         return rows | passing
 
-    def _folder_stamp(self, exp_hash: str) -> str | None:
-        """Return the stamp of the model folder, or of the place where it is missing."""
-        stamp = self._stamps.folder(layout.model_folder(exp_hash))
-        if stamp is None:
-            above = self._stamps.folder(layout.experiment_folder(exp_hash))
-            return f"none in {above}" if above else above
-        return stamp
+    def _is_same(self, name: CheckpointName, stamp: str, row: IndexRow | None) -> bool:
+        """Tell whether a manifest holds what the row says; one that was young is compared."""
+        if row is None or row.stamp:
+            return row is not None and row.stamp == stamp
+        try:
+            if row.content is None or self._store.map(name.manifest_key) != row.content:
+                return False
+        except CheckpointError:
+            return False
+        if stamp:  # taken before the bytes were compared: from now on it tells enough
+            row.stamp, row.content = stamp, None
+            return self._index is None or self._index.restamp(row)
+        return True
 
     def _manifest_stamps(self, exp_hash: str) -> dict[CheckpointName, str]:
-        found = {}
-        for name in manifest_names(self._store, exp_hash):
-            stamp = self._stamps.file(name.manifest_key)
-            if stamp is not None:
-                found[name] = stamp
-        return found
+        folder = layout.model_folder(exp_hash)
+        self._store.stat(folder)  # refuses links in the place of folders
+        try:
+            stamps = self._stamps.files(folder, ".json")
+        except OSError:
+            stamps = dict.fromkeys(self._store.list(folder), "")  # raises what it has to say
+        named = ((manifest_name(file, exp_hash), stamp) for file, stamp in stamps.items())
+        return {name: stamp for name, stamp in named if name is not None}
 
     def _take_in(
         self,
@@ -284,6 +288,8 @@ class IndexedCatalog:
             if found is None:
                 continue
             row = IndexRow(stamp=stamps[name], entry=found.entry)
+            if not row.stamp and found.content is not None:
+                row.content = bytes(found.content)
             if not found.is_settled:
                 passing[name] = row
                 continue
@@ -301,8 +307,8 @@ class IndexedCatalog:
         """Bring the index up to what was just seen."""
         index, rows = self._open(), self._rows[exp_hash]
         gone = {*gone, *(name for name in read if name not in rows)}
-        is_settled = all(found is None or rows[n].stamp for n, found in read.items() if n in rows)
-        is_settled = is_settled and not any(n not in rows and read[n] is not None for n in read)
+        is_passing = any(n not in rows for n, found in read.items() if found is not None)
+        is_settled = not is_passing and all(row.stamp for row in rows.values())
         stamp = (folder_stamp or "") if is_settled else ""
         if stamp or folder_stamp is None:
             self._watched.discard(exp_hash)
@@ -327,12 +333,13 @@ class IndexedCatalog:
         index.put(row, places)
         row.is_indexed = True
         if row.stamp:
-            self._keep(row.entry.name, row.stamp, places)
+            self._finder.remember(row.entry.name, row.stamp, places)
 
-    # ------------------------------------------------------------ the whole root
+    # ------------------------------------------------------------ the root
     def _look_around(self) -> Index:
         """Bring the index up to the root as far as can be told cheaply."""
         index = self._open()
+        self._seen.clear()
         stamp = self._stamps.names(layout.CHECKPOINTS)
         news = self._journal.news()
         self._watched |= news.named  # until it was looked at
@@ -348,7 +355,7 @@ class IndexedCatalog:
     def _check(self, index: Index, exp_hash: str, *, is_sure: bool) -> None:
         stamp = None
         if layout.is_exp_hash(exp_hash):  # a line of the journal may say anything
-            stamp = self._folder_stamp(exp_hash)
+            stamp = self._stamps.checkpoints(exp_hash)
         known = index.folder(exp_hash)
         if (stamp is None and known is None) or (stamp and stamp == known and is_sure):
             self._watched.discard(exp_hash)
@@ -363,7 +370,7 @@ class IndexedCatalog:
             if self._is_thorough
             or h in damaged
             or not known.get(h)
-            or known[h] != self._folder_stamp(h)
+            or known[h] != self._stamps.checkpoints(h)
         ]
         recent = self._recent.copy()
         for start in range(0, len(stale), _BATCH):
@@ -378,65 +385,17 @@ class IndexedCatalog:
 
     def _newest(self) -> CheckpointEntry | None:
         index = self._look_around()
-        looked_at: set[str] = set()
+        reloaded: set[str] = set()
         while True:
             found = index.newest()
             if found is None:
                 return None
             name = found.entry.name
-            if name.exp_hash in looked_at:
-                return found.entry  # just read
+            seen = self._rows.get(name.exp_hash, {}).get(name) if name in self._seen else None
             stamp = self._stamps.file(name.manifest_key)
-            if stamp and stamp == found.stamp:
+            is_read = seen is not None and seen.entry == found.entry
+            if is_read or (stamp and stamp == found.stamp) or name.exp_hash in reloaded:
                 return found.entry
             self._loaded.discard(name.exp_hash)  # another process may have written the row
             self._look(name.exp_hash)
-            looked_at.add(name.exp_hash)
-
-    # ------------------------------------------------------------ tensors
-    def _locate(self, wanted: set[str]) -> dict[str, list[TensorPlace]]:
-        index = self._look_around()
-        files: dict[int, set[str]] = {}
-        for digest in wanted:
-            for file in index.files_with(digest):
-                files.setdefault(file, set()).add(digest)
-        found: dict[str, list[TensorPlace]] = {}
-        self._manifests_left = _MAX_MANIFESTS
-        while files and self._manifests_left > 0:
-            # what holds most of what is still missing comes first, then what holds most at all
-            file = max(files, key=lambda f: (len(files[f] - found.keys()), len(files[f]), f))
-            for place in self._places_in(index, file, files.pop(file)):
-                found.setdefault(place.tensor.digest, []).append(place)
-        return found
-
-    def _places_in(self, index: Index, file: int, digests: set[str]) -> list[TensorPlace]:
-        """Return where the tensors lie in a file, as the manifests say that have it."""
-        content, missing, found = index.content(file), set(digests), []
-        for name in index.users(file, at_most=_MAX_USERS):
-            places = self._read_places(name)
-            here = [places[d] for d in missing if d in places]
-            here = [place for place in here if content_key(place) == content]
-            missing -= {place.tensor.digest for place in here}
-            found += here
-            if not missing:
-                break
-        return found
-
-    def _read_places(self, name: CheckpointName) -> dict[str, TensorPlace]:
-        stamp = self._stamps.file(name.manifest_key)
-        if stamp and (name, stamp) in self._places:
-            self._places.move_to_end((name, stamp))
-            return self._places[name, stamp]
-        self._manifests_left -= 1
-        try:
-            places = places_of(read_manifest(self._store, name))
-        except CheckpointError:
-            return {}  # what cannot be read offers nothing; the listing says that it is damaged
-        if stamp:
-            self._keep(name, stamp, places)
-        return places
-
-    def _keep(self, name: CheckpointName, stamp: str, places: dict[str, TensorPlace]) -> None:
-        self._places[name, stamp] = places
-        while len(self._places) > _MAX_REMEMBERED:
-            self._places.popitem(last=False)
+            reloaded.add(name.exp_hash)

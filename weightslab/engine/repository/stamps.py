@@ -8,7 +8,10 @@ from __future__ import annotations
 import os
 import stat
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
+
+from weightslab.engine.repository import layout
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -17,8 +20,8 @@ __all__ = ["LocalStamps"]
 
 # A file that changes twice within one tick of the file system's clock looks the same after both, so
 # what is younger than that when it is read is read again. Linux ticks every 10 ms or faster (HZ >=
-# 100); times in whole milliseconds come from a coarser clock: FAT has 2 s, HFS+ 1 s.
-_FINE_GRACE_NS: Final = 20_000_000
+# 100), and 2 ms are left for the two clocks to be read; times in whole milliseconds come from a coarser clock: FAT has 2 s, HFS+ 1 s.
+_FINE_GRACE_NS: Final = 12_000_000
 _COARSE_GRACE_NS: Final = 2_000_000_000
 _COARSE_NS: Final = 1_000_000
 # A folder that is being copied into the root gets its names one after the other, with a large file
@@ -44,13 +47,38 @@ class LocalStamps:
         """
         return self._of(key, folder=False)
 
+    def files(self, folder: str, ending: str) -> dict[str, str]:
+        """Return name -> stamp of the files in a folder whose names end like this.
+
+        Raises: OSError; a folder that is not there has no files.
+        """
+        found = {}
+        try:
+            with os.scandir(self._root + folder) as entries:
+                for entry in entries:
+                    if entry.name.endswith(ending) and not entry.is_dir(follow_symlinks=False):
+                        with suppress(FileNotFoundError):  # deleted since the listing
+                            found[entry.name] = _text(entry.stat(follow_symlinks=False))
+        except (FileNotFoundError, NotADirectoryError):
+            return {}
+        return found
+
     def names(self, key: str) -> str | None:
         """Return the stamp of the names in a folder; None if it is not there."""
         return self._of(key, folder=True)
 
-    def folder(self, key: str) -> str | None:
-        """Return the same of a folder that may be under copy; empty for a minute after a change."""
-        return self._of(key, folder=True, grace_ns=_COPY_GRACE_NS)
+    def checkpoints(self, exp_hash: str) -> str | None:
+        """Return the stamp of the names in a model folder, or of the place where it is missing.
+
+        None if the experiment is not there; empty for a minute after a change, because the folder
+        may be under copy.
+        """
+        model, above = layout.model_folder(exp_hash), layout.experiment_folder(exp_hash)
+        stamp = self._of(model, folder=True, grace_ns=_COPY_GRACE_NS)
+        if stamp is None:
+            stamp = self._of(above, folder=True, grace_ns=_COPY_GRACE_NS)
+            return f"none in {stamp}" if stamp else stamp
+        return stamp
 
     def _of(self, key: str, *, folder: bool, grace_ns: int = 0) -> str | None:
         try:
@@ -61,10 +89,14 @@ class LocalStamps:
             return ""  # whoever reads it through the store gets the reason
         if stat.S_ISDIR(found.st_mode) != folder:
             return None
-        if _is_young(found) or _age_ns(found.st_mtime_ns) < grace_ns:
-            return ""
-        size_bytes = 0 if folder else found.st_size
-        return f"{found.st_dev}.{found.st_ino}.{size_bytes}.{found.st_mtime_ns}.{found.st_ctime_ns}"
+        return "" if _age_ns(found.st_mtime_ns) < grace_ns else _text(found)
+
+
+def _text(found: os.stat_result) -> str:
+    if _is_young(found):
+        return ""
+    size_bytes = 0 if stat.S_ISDIR(found.st_mode) else found.st_size
+    return f"{found.st_dev}.{found.st_ino}.{size_bytes}.{found.st_mtime_ns}.{found.st_ctime_ns}"
 
 
 def _is_young(found: os.stat_result) -> bool:
