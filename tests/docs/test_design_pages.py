@@ -40,6 +40,7 @@ def root(tmp_path_factory):
     bad = manager.save_model_checkpoint(model, step=3, save_optimizer=False)
     bad.write_bytes(bad.read_bytes()[:-1])
     assert manager.load_latest_checkpoint(model)["step"] == 2
+    assert len(manager.root.quarantine(manager.current_hash)) == 1
     return folder
 
 
@@ -163,15 +164,24 @@ def test_the_events_have_exactly_the_keys_that_are_named(root):
     assert named == real
 
 
+def test_the_note_of_a_quarantined_checkpoint_has_exactly_the_keys_that_are_named(root):
+    (path,) = root.glob("checkpoints/.quarantine/*/why.json")
+    document = jsonform.unseal(path.read_bytes(), what=path.name)[0]
+    named = set(re.findall(r"`(\w+)`", _section("why.json").split("\n", 2)[2])) - {"key", "problem"}
+    assert set(document) - {"schema", "schema_version"} == named - {"model"}
+
+
 def test_every_file_of_a_root_has_a_place_in_the_picture(root):
-    forms = [
+    in_experiment = [
         r"experiment\.json",
         r"model/H_architecture\.(json|txt)",
         r"model/H_step_\d{6,18}(\.r\d+)?(\.model\.[\w-]+|\.training)?\.(json|safetensors)",
         r"hp/H_[\w-]+(\.r\d+)?\.yaml",
         r"data/H_[\w-]+(\.r\d+)?\.h5(\.json)?",
     ]
+    aside = r"[0-9a-f]{16}_step_\d{6,18}(\.\d+)?/(why\.json|[0-9a-f]{16}_step_\S+)"
     for folder in (root / "checkpoints").iterdir():
+        forms = [aside] if folder.name == ".quarantine" else in_experiment
         for path in folder.rglob("*"):
             name = path.relative_to(folder).as_posix().replace(folder.name, "H")
             assert path.is_dir() or any(re.fullmatch(form, name) for form in forms), name

@@ -24,8 +24,9 @@ from weightslab.backend import ledgers
 from weightslab.components import CheckpointManagerV2, ExperimentHashGenerator
 from weightslab.engine import errors
 from weightslab.engine.identity.config import DEFAULT_EXCLUDED
+from weightslab.engine.loading.report import LoadReport
 from weightslab.engine.repository.catalog import CheckpointEntry, ExperimentEntry
-from weightslab.engine.repository.verify import Finding
+from weightslab.engine.repository.verify import Finding, VerifyReport
 from weightslab.engine.root import CheckpointRoot
 from weightslab.engine.values import Change, HashUpdate, ParentLink
 
@@ -110,7 +111,16 @@ def test_the_guide_names_every_function_of_the_ledger(name):
 
 @pytest.mark.parametrize(
     "record",
-    [HashUpdate, Change, CheckpointEntry, ExperimentEntry, ParentLink, Finding],
+    [
+        HashUpdate,
+        Change,
+        CheckpointEntry,
+        ExperimentEntry,
+        ParentLink,
+        Finding,
+        LoadReport,
+        VerifyReport,
+    ],
     ids=lambda record: record.__name__,
 )
 def test_the_guide_names_every_field_of_what_is_returned(record):

@@ -288,7 +288,9 @@ class CheckpointRoot:
         patterns: str | tuple[str, ...] = "*",
         *,
         revision: int | None = None,
-        **options: Any,
+        verify: str = "full",
+        device: str | torch.device = "cpu",
+        dtype: torch.dtype | None = None,
     ) -> dict[str, torch.Tensor]:
         """Return tensors of a checkpoint by name or glob, verified, without any model.
 
@@ -297,17 +299,23 @@ class CheckpointRoot:
         Args:
             exp_hash: hash or prefix.
             step: the step.
-            patterns: `"encoder.*.weight"`, or a tuple of several; see
-                `weightslab.engine.loading.selecting.load_tensors` for the names.
+            patterns: `"encoder.*.weight"`, or a tuple of several; `*` stands for any text, dots
+                included. Names are state_dict keys; with several models `{name}/` stands before
+                them, and the training state is `training/{path}`.
             revision: which revision of the step; by default the highest.
-            **options: `verify`, `device` and `dtype` of `load_tensors`.
+            verify: `full`, or `size`: sizes and headers alone.
+            device: where the tensors go.
+            dtype: convert floating-point tensors; None keeps every dtype.
+        Returns: name -> tensor with memory of its own; tied names share one tensor.
         Raises: CheckpointNotFoundError; ObjectNotFoundError if a pattern fits nothing;
             IntegrityError, FormatError.
         """
         from weightslab.engine.loading.selecting import load_tensors
 
         manifest = self.manifest(self.get_checkpoint(exp_hash, step, revision=revision))
-        return load_tensors(self.store, manifest, patterns, **options)
+        return load_tensors(
+            self.store, manifest, patterns, verify=verify, device=device, dtype=dtype
+        )
 
     def _record(self, exp_hash: str) -> ExperimentRecord:
         """Return the record of an experiment, read again and checked.

@@ -39,8 +39,9 @@ class Finding:
     revision: int | None = None
 
     def __str__(self) -> str:
-        """Return key and problem in one line."""
-        return f"{self.key}: {self.problem}"
+        """Return what it is about and the problem, in one line."""
+        is_named = self.key.rpartition("/")[2] in self.problem
+        return self.problem if is_named else f"{self.key}: {self.problem}"
 
     @classmethod
     def of(cls, key: str, error: CheckpointError, *, name: CheckpointName | None = None) -> Finding:
