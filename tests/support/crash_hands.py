@@ -289,14 +289,16 @@ def export(path, say):
 
 
 def rebuild_catalog(path, say):
-    """List a root without an index, with one that is new, and with one that is cut off."""
-    root = small_root(path)
-    for cut in (None, 5000, 0):
+    """Ask a root without an index, with one that is new, with one cut off, and with an empty one."""
+    for cut in (None, None, 5000, 0):
         index = find_index_path(path)
         if index is not None and cut is not None and index.exists():
             os.truncate(index, cut)
+        root = small_root(path)
         root.refresh()
-        assert len(small_root(path).checkpoints(HASH)) == 2
+        assert root.latest().name == SECOND
+        assert len(root.checkpoints(HASH)) == 2
+        assert root.catalog.locate({"xxh3-128:" + 32 * "0"}) == {}
 
 
 def left_behind(path):

@@ -121,11 +121,12 @@ class Disk:
         self._acks += [(kind, json.dumps(value)) for kind, value in acks_in([call])]
 
     def _on_openat(self, call):
-        path = call.texts()[0].decode()
-        if not path.startswith(self._root):
+        path = _path_in(call)
+        is_new = path not in self._now
+        if not path.startswith(self._root) or (is_new and not call.creates()):
             self._open.pop(call.result, None)
             return
-        if path not in self._now:
+        if is_new:
             self._add(path, _Inode())
         inode = self._now[path]
         if "O_TRUNC" in call.args and inode is not FOLDER:
@@ -171,7 +172,7 @@ class Disk:
     _on_fdatasync = _on_fsync
 
     def _on_mkdir(self, call):
-        self._add(call.texts()[0].decode(), FOLDER)
+        self._add(_path_in(call), FOLDER)
 
     def _on_link(self, call):
         source, path = (text.decode() for text in call.texts())
@@ -181,7 +182,7 @@ class Disk:
     _on_linkat = _on_link
 
     def _on_unlink(self, call):
-        path = call.texts()[0].decode()
+        path = _path_in(call)
         if path in self._now:
             del self._now[path]
             self._pending.append({path: None})
@@ -249,6 +250,10 @@ class _Bytes:
     def of(cls, data):
         data = data.replace(boot_id().encode(), _OTHER_BOOT) if len(data) < 300 else data
         return cls(data, hashlib.blake2b(data).digest())
+
+
+def _path_in(call):
+    return call.texts()[0].decode().rstrip("/")
 
 
 def acks_in(calls):

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ CHANGING = (
 )
 OPENING = ("openat", "open", "creat")
 FOLLOWING = ("lseek", "close", "dup", "dup2", "dup3", "fcntl", "sendto")
+GUARD_SECONDS = 20
 _LINE = re.compile(r"(?P<pid>\d+) +(?P<rest>.*)", re.DOTALL)
 _CALL = re.compile(r"(?P<name>\w+)\((?P<args>.*)\) += (?P<result>-?\d+|\?)(?P<why>.*)", re.DOTALL)
 _RESUMED = re.compile(r"<\.\.\. \w+ resumed>")
@@ -104,8 +106,13 @@ def run_traced(server, job, *options):
     (pid,) = server.fork(job)
     server.listen_for(pid, "ready")
     tracer = attach(pid, *options)
+    # strace 6.1 now and then forgets a stopped process that had a second thread; without it the
+    # process goes on, as if nothing had been injected
+    guard = threading.Timer(GUARD_SECONDS, tracer.kill)
+    guard.start()
     server.release()
     status, result = server.wait(pid)
+    guard.cancel()
     detach(tracer)
     return pid, status, result
 
