@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.repo import HASH, Repo
 
@@ -190,6 +190,7 @@ def test_link_is_verified_once_and_again_only_when_the_file_changed(tmp_path, mo
     assert checked == [["model/b"]]
 
 
+@settings(deadline=None, max_examples=40)
 @given(data=st.data())
 def test_whatever_changes_every_checkpoint_reads_back_and_verifies(data):
     repo = Repo()
