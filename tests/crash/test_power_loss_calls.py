@@ -14,8 +14,16 @@ from support.roots import fast_folder
 NUM_STATES = 20  # of each operation in the fast set
 
 
+@pytest.fixture(scope="module", autouse=True)
+def no_catalog():
+    """Work without an index: it is no part of a root, and each of many states would get its own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("WEIGHTSLAB_CATALOG", "off")
+        yield
+
+
 @pytest.fixture(scope="module")
-def server():
+def server(no_catalog):
     why = tracing.why_not_here()
     if why is not None:
         pytest.skip(why)

@@ -20,7 +20,7 @@ CHANGING = (
 )
 OPENING = ("openat", "open", "creat")
 FOLLOWING = ("lseek", "close", "dup", "dup2", "dup3", "fcntl", "sendto")
-GUARD_SECONDS = 20
+GUARD_SECONDS = 8
 _LINE = re.compile(r"(?P<pid>\d+) +(?P<rest>.*)", re.DOTALL)
 _CALL = re.compile(r"(?P<name>\w+)\((?P<args>.*)\) += (?P<result>-?\d+|\?)(?P<why>.*)", re.DOTALL)
 _RESUMED = re.compile(r"<\.\.\. \w+ resumed>")
