@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import hashlib
+import itertools
 import json
 import os
 import shutil
@@ -71,7 +72,7 @@ def make_root(path: Path, num_experiments: int) -> None:
         folder = path / "checkpoints" / record.exp_hash
         (folder / "model").mkdir(parents=True)
         (folder / "experiment.json").write_bytes(record.to_bytes())
-        template = json.loads(manifest_of(record.exp_hash).to_bytes())
+        template = template_of(record.exp_hash)
         for step in range(1, NUM_STEPS + 1):
             name = CheckpointName(exp_hash=record.exp_hash, step=step)
             (folder / "model" / f"{name.stem}.json").write_bytes(
@@ -115,16 +116,26 @@ def manifest_of(exp_hash: str) -> Manifest:
     )
 
 
-def fill(template: dict, name: CheckpointName, created_at: datetime) -> bytes:
+def template_of(exp_hash: str) -> str:
+    """Return the manifest of step 0 without its seal."""
+    found = json.loads(manifest_of(exp_hash).to_bytes())
+    del found["digest"]
+    return json.dumps(found, sort_keys=True, separators=(",", ":"))[:-1]
+
+
+def fill(template: str, name: CheckpointName, created_at: datetime) -> bytes:
     """Return the sealed manifest of one checkpoint; every one has digests of its own."""
-    found = {k: v for k, v in template.items() if k != "digest"}
-    old = CheckpointName(exp_hash=name.exp_hash, step=0).stem
-    text = json.dumps(found, sort_keys=True, separators=(",", ":")).replace(old, name.stem)
     own = hashlib.md5(name.stem.encode()).hexdigest()[:28]
-    text = text.replace("xxh3-128:" + "0" * 28, f"xxh3-128:{own}")
-    found = json.loads(text)
-    found |= {"step": name.step, "sequence": name.step, "created_at": created_at.isoformat()}
-    body = json.dumps(found, sort_keys=True, separators=(",", ":"))[:-1].encode()
+    old = CheckpointName(exp_hash=name.exp_hash, step=0).stem
+    for before, after in (
+        (old, name.stem),
+        ("xxh3-128:" + "0" * 28, f"xxh3-128:{own}"),
+        ('"step":0', f'"step":{name.step}'),
+        ('"sequence":1', f'"sequence":{name.step}'),
+        (ORIGIN.isoformat(), created_at.isoformat()),
+    ):
+        template = template.replace(before, after)
+    body = template.encode()
     return body + b',\n"digest":"' + seal_digest(body).encode() + b'"\n}\n'
 
 
@@ -132,12 +143,12 @@ def fill(template: dict, name: CheckpointName, created_at: datetime) -> bytes:
 def build_rows(path: Path) -> list[tuple[str, str, str]]:
     """Building the index anew, against reading the same files without it."""
     bare = seconds(lambda: read_all(path, check=False))
-    checked = seconds(lambda: read_all(path, check=True))
+    checked = 10 * seconds(lambda: read_all(path, check=True, share=10))
     built = seconds(lambda: CheckpointRoot(path).latest())
     size = find_index_path(path).stat().st_size
     return [
         ("scan the folders and read every manifest", f"{bare:.1f} s", ""),
-        ("the same, parsed and checked", f"{checked:.1f} s", ""),
+        ("the same, parsed and checked (from 10 % of it)", f"{checked:.1f} s", ""),
         (
             f"build the catalog ({size / 1e6:.0f} MB)",
             f"{built:.1f} s = {built / bare:.1f} x reading, {built / checked:.1f} x checked",
@@ -146,10 +157,10 @@ def build_rows(path: Path) -> list[tuple[str, str, str]]:
     ]
 
 
-def read_all(path: Path, *, check: bool) -> None:
+def read_all(path: Path, *, check: bool, share: int = 1) -> None:
     """List every model folder and read its manifests; check each as a load does."""
     with os.scandir(path / "checkpoints") as folders:
-        for folder in folders:
+        for folder in itertools.islice(folders, 0, None, share):
             with os.scandir(f"{folder.path}/model") as files:
                 for file in files:
                     data = Path(file.path).read_bytes()

@@ -22,12 +22,9 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from weightslab.engine.errors import CheckpointError
 from weightslab.engine.repository import layout
 from weightslab.engine.repository.catalog import (
-    by_age,
     examine,
-    examine_experiment,
     in_order,
     manifest_name,
-    manifest_names,
     newest_of,
     places_of,
 )
@@ -37,9 +34,8 @@ from weightslab.engine.repository.index_file import find_index_path, remove_inde
 from weightslab.engine.repository.index_rows import (
     IndexFailedError,
     IndexRow,
-    record_from_text,
-    record_to_text,
 )
+from weightslab.engine.repository.listing import ExperimentLister
 from weightslab.engine.repository.stamps import LocalStamps
 
 if TYPE_CHECKING:
@@ -86,9 +82,8 @@ class IndexedCatalog:
     def _forget(self) -> None:
         self._pid = os.getpid()
         self._rows: dict[str, dict[CheckpointName, IndexRow]] = {}
-        self._records: dict[str, tuple[str, ExperimentEntry]] = {}
+        self._lister = ExperimentLister(self._store, self._stamps)
         self._loaded: set[str] = set()  # experiments whose indexed rows are in memory
-        self._has_loaded_records = False
         self._num_read = 0
         self._finder = TensorFinder(self._store, self._stamps)
         self._root_stamp: str | None = None  # of `checkpoints/` when every folder was looked at
@@ -107,15 +102,20 @@ class IndexedCatalog:
     # ------------------------------------------------------------ questions
     def exp_hashes(self) -> list[str]:
         """Return the hashes of all experiments, ascending. O(experiments)."""
-        return [exp_hash for exp_hash in self._folders() if self._is_experiment(exp_hash)]
+        return self._answer(self._lister.hashes)
 
     def experiment(self, exp_hash: str) -> ExperimentEntry | None:
         """Return the experiment, None if there is none."""
-        return self._answer(lambda: self._experiment(exp_hash))
+        return self._answer(lambda: self._lister.one(exp_hash))
 
     def experiments(self) -> list[ExperimentEntry]:
         """Return all experiments, oldest first, damaged ones last. O(experiments)."""
-        return self._answer(self._experiments)
+
+        def look() -> list[ExperimentEntry]:
+            self._count_reading(self._lister.num_unknown())
+            return self._lister.all(self._index)
+
+        return self._answer(look)
 
     def checkpoints(self, exp_hash: str) -> list[CheckpointEntry]:
         """Return all checkpoints in the order of their sequence, damaged ones first.
@@ -123,8 +123,13 @@ class IndexedCatalog:
         The folder is listed and each manifest is looked at, every time: O(checkpoints of the
         experiment).
         """
-        rows = self._answer(lambda: self._look(exp_hash))
-        return in_order(row.entry for row in rows.values())
+
+        def look() -> dict[CheckpointName, IndexRow]:
+            if exp_hash not in self._recent:
+                self._recent.append(exp_hash)
+            return self._look(exp_hash)
+
+        return in_order(row.entry for row in self._answer(look).values())
 
     def latest(self, exp_hash: str | None = None) -> CheckpointEntry | None:
         """Return the newest checkpoint with a readable manifest; None if there is none.
@@ -168,9 +173,9 @@ class IndexedCatalog:
         self._forget()
         if index is None or index.path is None:
             return
+        index.close()
         level = logging.WARNING if error.is_damaged else logging.INFO
         logger.log(level, "the catalog %s failed and is not used: %s", index.path, error)
-        index.close()
         if error.is_damaged:
             remove_index(index.path)
 
@@ -188,50 +193,9 @@ class IndexedCatalog:
         if self._num_read > _MAX_READ:
             self._open()
 
-    # ------------------------------------------------------------ experiments
-    def _folders(self) -> list[str]:
-        names = [name[:-1] for name in self._store.list(layout.CHECKPOINTS) if name.endswith("/")]
-        return [name for name in names if layout.is_exp_hash(name)]
-
-    def _is_experiment(self, exp_hash: str) -> bool:
-        # a folder that lost its record and still has checkpoints is a damaged experiment
-        return self._stamps.file(layout.experiment_key(exp_hash)) is not None or bool(
-            manifest_names(self._store, exp_hash)
-        )
-
-    def _experiment(self, exp_hash: str) -> ExperimentEntry | None:
-        stamp = self._stamps.file(layout.experiment_key(exp_hash))
-        known = self._records.get(exp_hash)
-        if stamp and known is not None and known[0] == stamp:
-            return known[1]
-        entry, is_settled = examine_experiment(self._store, exp_hash)
-        if stamp and entry is not None and is_settled:
-            self._records[exp_hash] = stamp, entry
-        return entry
-
-    def _experiments(self) -> list[ExperimentEntry]:
-        hashes = self._folders()
-        unknown = [h for h in hashes if h not in self._records]
-        self._count_reading(len(unknown))
-        if unknown and self._index is not None and not self._has_loaded_records:
-            self._has_loaded_records = True
-            for exp_hash, (stamp, text) in self._index.records().items():
-                if exp_hash not in self._records:
-                    self._records[exp_hash] = stamp, record_from_text(exp_hash, text)
-        before = {h: self._records.get(h) for h in hashes}
-        entries = [self._experiment(exp_hash) for exp_hash in hashes]
-        if self._index is not None:
-            found = {h: self._records.get(h) for h in hashes}
-            new = {h: f for h, f in found.items() if f is not None and f is not before[h]}
-            self._index.put_records({h: (s, record_to_text(e)) for h, (s, e) in new.items()})
-        return by_age(entry for entry in entries if entry is not None)
-
     # ------------------------------------------------------------ one experiment
     def _look(self, exp_hash: str) -> dict[CheckpointName, IndexRow]:
         """Return what is in the model folder now; reads what changed since it was read last."""
-        if exp_hash in self._recent:
-            self._recent.remove(exp_hash)
-        self._recent.append(exp_hash)
         folder_stamp = self._stamps.checkpoints(exp_hash)
         stamps = self._manifest_stamps(exp_hash)
         rows = self._rows.setdefault(exp_hash, {})
@@ -242,7 +206,7 @@ class IndexedCatalog:
             rows.clear()
             rows.update(index.rows(exp_hash))
             self._loaded.add(exp_hash)
-        gone = [name for name in list(rows) if name not in stamps and rows.pop(name)]
+        gone = [n for n in list(rows) if n not in stamps and rows.pop(n)]
         stale = [n for n, s in stamps.items() if not self._is_same(n, s, rows.get(n))]
         read = {name: examine(self._store, name) for name in stale}
         passing = self._take_in(rows, stamps, read)
@@ -332,7 +296,7 @@ class IndexedCatalog:
         places = {} if found.manifest is None else places_of(found.manifest)
         index.put(row, places)
         row.is_indexed = True
-        if row.stamp:
+        if row.stamp and row.entry.name.exp_hash in self._recent:
             self._finder.remember(row.entry.name, row.stamp, places)
 
     # ------------------------------------------------------------ the root
@@ -363,7 +327,7 @@ class IndexedCatalog:
             self._look(exp_hash)
 
     def _look_everywhere(self, index: Index) -> None:
-        known, found, damaged = index.folders(), self._folders(), index.damaged()
+        known, found, damaged = index.folders(), self._lister.folders(), index.damaged()
         stale = [
             h
             for h in found
@@ -372,12 +336,15 @@ class IndexedCatalog:
             or not known.get(h)
             or known[h] != self._stamps.checkpoints(h)
         ]
-        recent = self._recent.copy()
         for start in range(0, len(stale), _BATCH):
+            batch = stale[start : start + _BATCH]
             with index.batch():
-                for exp_hash in stale[start : start + _BATCH]:
+                for exp_hash in batch:
                     self._look(exp_hash)
-        self._recent = recent
+            for exp_hash in batch:  # the index has them: memory must not grow with the root
+                self._rows.pop(exp_hash, None)
+            self._loaded -= set(batch)
+            self._seen.clear()
         for exp_hash in known.keys() - set(found):
             index.forget(exp_hash)
             self._rows.pop(exp_hash, None)
