@@ -6,6 +6,7 @@ same name at once the loser describes the winner's file.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from typing import TYPE_CHECKING, Final
 
@@ -25,9 +26,10 @@ from weightslab.engine.repository import layout
 from weightslab.engine.repository.manifest import check_schema
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
-    from weightslab.engine.storage.store import Store
+    from weightslab.engine.storage.store import Hold, Store
 
 __all__ = [
     "Stamp",
@@ -153,7 +155,7 @@ def _put_with_sidecar(store: Store, key: str, data: bytes) -> bool:
     hold = store.hold(pending_key(key))
     if hold is None:
         return False
-    with hold:
+    with _marked(store, key, hold):
         store.sync(folder)  # the name of the hold goes to disk before those of the files
         if store.stat(key) is None:
             store.delete(sidecar_key(key))
@@ -177,6 +179,19 @@ def _add_sidecar_or_remove(store: Store, key: str, data: bytes) -> None:
         raise
 
 
+@contextlib.contextmanager
+def _marked(store: Store, key: str, hold: Hold) -> Iterator[None]:
+    """Release `hold` at the end, unless one of the two files is there without the other.
+
+    Then it stays, locked while this process lives, and tells that the backup is unfinished.
+    """
+    try:
+        yield
+    finally:
+        if (store.stat(key) is None) == (store.stat(sidecar_key(key)) is None):
+            hold.release()
+
+
 def pending_key(key: str) -> str:
     """Return the key that a writer of the backup `key` holds."""
     return f"{key}.pending"
@@ -195,7 +210,7 @@ def finish_backups(store: Store, exp_hash: str) -> list[str]:
         hold = store.hold(folder + name) if name.endswith(".h5.pending") else None
         if hold is None:
             continue
-        with hold:
+        with _marked(store, key, hold):
             if store.stat(key) is not None:
                 add_sidecar(store, key)
             elif store.delete(sidecar_key(key)):
