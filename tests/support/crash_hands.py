@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import logging
 import os
 import shutil
 import sys
@@ -50,7 +49,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 torch.set_num_threads(1)  # no pool of threads that a fork would leave behind
-logging.disable(logging.CRITICAL)
 
 HASH = hash_of(0)
 SECOND = layout.CheckpointName(exp_hash=HASH, step=2)

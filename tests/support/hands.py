@@ -5,8 +5,6 @@ A kill takes whatever is at hand, so each worker says what was acknowledged at o
 
 from __future__ import annotations
 
-import logging
-
 import h5py  # noqa: F401 - loaded before the fork, not once in each worker
 
 from support.fork_server import speak
@@ -19,8 +17,6 @@ from weightslab.engine.errors import (
     StorageError,
 )
 from weightslab.engine.repository.opening import tidy
-
-logging.disable(logging.CRITICAL)
 
 
 def acknowledge(manifest, text):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import resource
 import sys
@@ -20,7 +19,6 @@ from weightslab.engine.root import CheckpointRoot
 from weightslab.engine.tensors.image import read_header
 
 torch.set_num_threads(1)
-logging.disable(logging.CRITICAL)
 warnings.simplefilter("ignore")
 MEMORY_BYTES = 256 << 20
 WATCHED = {

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-
 import h5py  # noqa: F401 - loaded before the fork, not once in each worker
 import torch
 
@@ -13,7 +11,6 @@ from support.training import CONFIG, make, train
 from weightslab.components import CheckpointManagerV2
 
 torch.set_num_threads(1)  # no pool of threads that a fork would leave behind
-logging.disable(logging.CRITICAL)
 
 
 def warm_up():

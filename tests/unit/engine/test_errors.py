@@ -33,6 +33,7 @@ TREE = {
     "ReadOnlyStoreError": (30, OSError),
     "LockedError": (30, OSError),
     "StorageFullError": (30, OSError),
+    "AsyncSaveError": (31, CheckpointError),
     "MissingExtraError": (40, ImportError),
 }
 
