@@ -12,6 +12,7 @@
       StateMismatchError (+ValueError)       .missing .unexpected .shape_changes        exit 23
       StorageError (+OSError)                ReadOnlyStoreError, LockedError,
                                              StorageFullError                           exit 30
+      AsyncSaveError                                                                    exit 31
       MissingExtraError (+ImportError)                                                  exit 40
 
 `ValueError` and `TypeError` alone stand for wrong arguments.

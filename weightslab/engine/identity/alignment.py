@@ -107,7 +107,11 @@ class _Aligner:
                 self._pair(old, new)
             else:
                 self._tell("replaced", [old], [new])
-        elif old.entry["class"] == new.entry["class"] or _is_renamed(old, new):
+        elif (
+            old.entry["class"] == new.entry["class"]
+            or _is_renamed(old, new)
+            or _is_reworked(old, new)
+        ):
             self._pair(old, new)
             self._children(old, new)
         else:
@@ -294,6 +298,14 @@ def _opcodes(old: Sequence[str], new: Sequence[str]) -> list[_Opcode]:
     ends = ("equal", len(old) - end, len(old), len(new) - end, len(new))
     after: list[_Opcode] = [ends] if end else []
     return [*before, *found, *after]
+
+
+def _is_reworked(old: Node, new: Node) -> bool:
+    """Say whether another class of the user took over most of the children by name."""
+    if not old.entry["kind"] == new.entry["kind"] == "user":
+        return False
+    shared = old.children.keys() & new.children.keys()
+    return 2 * len(shared) > max(len(old.children), len(new.children))
 
 
 def _is_renamed(old: Node, new: Node) -> bool:
