@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
+from bisect import bisect_left
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from weightslab.engine.identity.canonical import component_digest
 from weightslab.engine.identity.facets import key_of
@@ -76,6 +77,7 @@ class Base:
         active: state of the others.
         known: state of all rows.
         facets: facet -> key -> value of the rows.
+        ascends: the texts are known to be in the order of their bytes.
     """
 
     int64: Int64
@@ -85,6 +87,7 @@ class Base:
     active: State
     known: State
     facets: dict[str, Values] = field(default_factory=dict)
+    ascends: bool = False
     _index: list[TextIndex] = field(default_factory=list)
 
     @classmethod
@@ -106,6 +109,7 @@ class Base:
             active or known,
             known,
             facets or {},
+            columns.ascends,
         )
         for array in (made.int64, made.decimal_text):
             array.flags.writeable = False
@@ -144,7 +148,7 @@ class Base:
                 hit = column[at] == numbers
                 part[hit] = begin + at[hit]
         if len(wanted.texts) and len(self.texts):
-            found = self.index().find(self.texts, wanted.texts, wanted.hashes)
+            found = self._find_texts(wanted)
             begin = self.int64.size + self.decimal_text.size
             rows[numbers.size :] = np.where(found < 0, -1, begin + found)
         return rows
@@ -153,15 +157,30 @@ class Base:
         """Return the row of a UID, -1 if it is not known."""
         key = key_of(uid)
         if isinstance(key, bytes):
-            row = (
-                self.index().find_one(self.texts, key, mix_text(key)[0]) if len(self.texts) else -1
-            )
+            row = self._find_text(key) if len(self.texts) else -1
             return row if row < 0 else self.int64.size + self.decimal_text.size + row
         for column, begin in ((self.int64, 0), (self.decimal_text, self.int64.size)):
             at = int(column.searchsorted(key))
             if at < column.size and int(column[at]) == key:
                 return begin + at
         return -1
+
+    def _find_texts(self, wanted: Columns) -> Int64:
+        import numpy as np
+
+        if self._is_searched(len(wanted.texts)):
+            return np.array([self._find_text(text) for text in wanted.texts.to_list()], np.int64)
+        return self.index().find(self.texts, wanted.texts, wanted.hashes)
+
+    def _find_text(self, text: bytes) -> int:
+        if not self._is_searched(1):
+            return self.index().find_one(self.texts, text, mix_text(text)[0])
+        row = bisect_left(self.texts, text)
+        return row if row < len(self.texts) and self.texts[row] == text else -1
+
+    def _is_searched(self, count: int) -> bool:
+        """Say whether to search by halves: what was read from a file needs no index for a few texts."""
+        return self.ascends and not self._index and count <= _FEW
 
     def pick(self, rows: Int64) -> tuple[Int64, Int64, Texts]:
         """Return the UIDs in `rows`, which ascend, in columns."""
@@ -175,6 +194,8 @@ class Base:
         )
 
 
+# an index of ten million texts takes 0.5 s and 85 MB; a search 20 us
+_FEW: Final = 4096
 _INDEXING = threading.Lock()  # of a rare and short thing: one for all bases will do
 
 
@@ -208,7 +229,7 @@ def rows_of(bits: Bits | None) -> Int64:
 
     if bits is None:
         return np.empty(0, np.int64)
-    filled = np.flatnonzero(bits)
+    filled = np.flatnonzero(bits != 0)  # of bool: forty times faster than of uint8
     each = np.unpackbits(bits[filled], bitorder="little").reshape(-1, 8)
     at, bit = np.nonzero(each)
     rows: Int64 = filled[at] * 8 + bit

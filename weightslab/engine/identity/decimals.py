@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final
 
-from weightslab.engine.identity.mix import in_halves
-
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
@@ -23,7 +21,7 @@ INT64_MAX: Final = (1 << 63) - 1
 _DECIMAL: Final = re.compile(r"(?:0|-?[1-9][0-9]{0,18})\Z", re.ASCII)
 _MAX_DIGITS: Final = 19  # of an int64; as many always fit in a uint64, too
 _ZERO, _MINUS = 48, 45
-_BLOCK: Final = 1 << 15
+_BLOCK: Final = 1 << 14
 
 
 def as_int64(text: str) -> int | None:
@@ -38,17 +36,13 @@ def split_decimals(texts: Texts) -> tuple[Int64, Texts]:
     """Return the canonical decimal texts in the int64 range as integers, and the other texts."""
     import numpy as np
 
-    def split(low: int, high: int) -> list[tuple[Int64, Int64]]:
-        found = []
-        for at in range(low, high, _BLOCK):
-            starts, lengths = texts.spans(at, min(at + _BLOCK, high))
-            rows = np.flatnonzero(_may_be(texts, starts, lengths))
-            if rows.size:
-                is_decimal, values = _parse(texts, starts[rows], lengths[rows])
-                found.append((at + rows[is_decimal], values[is_decimal]))
-        return found
-
-    parts = [pair for half in in_halves(split, len(texts)) for pair in half]
+    parts: list[tuple[Int64, Int64]] = []
+    for at in range(0, len(texts), _BLOCK):
+        starts, lengths = texts.spans(at, min(at + _BLOCK, len(texts)))
+        rows = np.flatnonzero(_may_be(texts, starts, lengths))
+        if rows.size:
+            is_decimal, values = _parse(texts, starts[rows], lengths[rows])
+            parts.append((at + rows[is_decimal], values[is_decimal]))
     if not any(rows.size for rows, _ in parts):
         return np.empty(0, np.int64), texts
     other = np.ones(len(texts), bool)

@@ -13,12 +13,9 @@ docs/design/identity.md gives golden vectors. It resists accident, not intent.
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     import numpy as np
     import numpy.typing as npt
 
@@ -28,9 +25,7 @@ if TYPE_CHECKING:
     Int64 = npt.NDArray[np.int64]
     Bytes = npt.NDArray[np.uint8]
 
-__all__ = ["in_halves", "mix_int", "mix_text", "mix_texts", "sum_ints"]
-
-Result = TypeVar("Result")
+__all__ = ["mix_int", "mix_text", "mix_texts", "sum_ints"]
 
 MASK: Final = (1 << 64) - 1
 # the first 64 bits of the fractional parts of sqrt(2) and sqrt(3), as in SHA-512: chosen by nobody
@@ -44,9 +39,10 @@ ROUNDS: Final = (
     (33, 0xFF51AFD7ED558CCD, 33, 0xC4CEB9FE1A85EC53, 33),
     (30, 0xBF58476D1CE4E5B9, 27, 0x94D049BB133111EB, 31),
 )
-_BLOCK: Final = 8192  # 64 KiB of words: a block and its scratch stay in the first two cache levels
+# 128 KiB of words: a block and its scratch stay in the second cache level. Two threads were no faster:
+# each call takes 5 us, and they spend as much on handing the interpreter over.
+_BLOCK: Final = 1 << 14
 _FEW: Final = 16  # a numpy call costs as much as mixing this many words one by one
-_WORTH_A_THREAD: Final = 1 << 19  # below, one thread needs 10 ms at most
 
 
 def _start(lane: int, tag: int, length: int) -> int:
@@ -123,31 +119,14 @@ def mix_texts(texts: Texts) -> tuple[Words, tuple[int, int]]:
     import numpy as np
 
     first = np.empty(len(texts), np.uint64)
-
-    def mix(low: int, high: int) -> tuple[int, int]:
-        sums, second = [0, 0], np.empty(min(_BLOCK, high - low), np.uint64)
-        for at in range(low, high, _BLOCK):
-            end = min(at + _BLOCK, high)
-            lanes = (first[at:end], second[: end - at])
-            _mix_block(lanes, texts.data, *texts.spans(at, end))
-            for lane in (0, 1):
-                sums[lane] += int(lanes[lane].sum(dtype=np.uint64))
-        return sums[0], sums[1]
-
-    parts = in_halves(mix, len(texts))
-    return first, (sum(p[0] for p in parts) & MASK, sum(p[1] for p in parts) & MASK)
-
-
-def in_halves(work: Callable[[int, int], Result], size: int) -> list[Result]:
-    """Return `work(low, high)` for ranges that cover `range(size)`: two threads where it is large.
-
-    The ranges meet at a multiple of 8. numpy lets go of the interpreter while it computes.
-    """
-    if size < _WORTH_A_THREAD:
-        return [work(0, size)]
-    middle = size // 16 * 8
-    with ThreadPoolExecutor(2, thread_name_prefix="weightslab-samples") as threads:
-        return list(threads.map(work, (0, middle), (middle, size)))
+    sums, second = [0, 0], np.empty(min(_BLOCK, len(texts)), np.uint64)
+    for at in range(0, len(texts), _BLOCK):
+        end = min(at + _BLOCK, len(texts))
+        lanes = (first[at:end], second[: end - at])
+        _mix_block(lanes, texts.data, *texts.spans(at, end))
+        for lane in (0, 1):
+            sums[lane] += int(lanes[lane].sum(dtype=np.uint64))
+    return first, (sums[0] & MASK, sums[1] & MASK)
 
 
 def _mix_block(lanes: tuple[Words, Words], data: Bytes, starts: Int64, lengths: Int64) -> None:

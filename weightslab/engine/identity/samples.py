@@ -375,4 +375,4 @@ def checked_columns(int64: Any, decimal_text: Any, texts: Texts) -> Columns:
     misplaced, _ = split_decimals(texts)
     if misplaced.size:
         raise FormatError(f"'{misplaced[0]}' belongs to the column decimal_text")
-    return Columns.of(numbers, decimals, texts)
+    return Columns.of(numbers, decimals, texts, ascends=True)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from weightslab.engine.identity.mix import in_halves
 from weightslab.engine.identity.texts import PADDING, Texts, text_bounds
 
 if TYPE_CHECKING:
@@ -55,7 +54,7 @@ def from_bytes_list(items: list[Any]) -> Texts | None:
 
 def is_utf8(texts: Texts) -> bool:
     """Say whether each of the texts is UTF-8 by itself."""
-    if not any(half for half in in_halves(lambda a, b: _has_high_bit(texts, a, b), len(texts))):
+    if not _has_high_bit(texts):
         return True
     try:
         texts.data.tobytes().decode("utf-8")
@@ -67,10 +66,10 @@ def is_utf8(texts: Texts) -> bool:
     return not bool((begins_inside & (lengths > 0)).any())
 
 
-def _has_high_bit(texts: Texts, low: int, high: int) -> bool:
+def _has_high_bit(texts: Texts) -> bool:
     return any(
         bool(texts.data[at : at + _STRIDE].max() & 0x80)
-        for at in range(int(texts.bounds[low]), int(texts.bounds[high]), _STRIDE)
+        for at in range(int(texts.bounds[0]), int(texts.bounds[-1]), _STRIDE)
     )
 
 
@@ -104,17 +103,11 @@ def from_numpy_texts(array: Any) -> Texts | None:
     out = np.empty(matrix.size + PADDING, np.uint8)
     out[matrix.size :] = 0
     rows = out[: matrix.size].reshape(matrix.shape)
-
-    def narrow(low: int, high: int) -> bool:
-        for at in range(low, high, _BLOCK):
-            block = matrix[at : min(at + _BLOCK, high)]
-            if unit is np.uint32 and int(block.max()) > 0x7F:  # noqa: PLR2004 - the last of ASCII
-                return False
-            np.copyto(rows[at : at + len(block)], block, casting="unsafe")
-        return True
-
-    if not all(in_halves(narrow, array.size)):
-        return from_str_list(array.tolist())
+    for at in range(0, array.size, _BLOCK):
+        block = matrix[at : at + _BLOCK]
+        if unit is np.uint32 and int(block.max()) > 0x7F:  # noqa: PLR2004 - the last of ASCII
+            return from_str_list(array.tolist())
+        np.copyto(rows[at : at + len(block)], block, casting="unsafe")
     texts = _without_padding(rows, out)
     return texts if unit is np.uint32 or is_utf8(texts) else None
 

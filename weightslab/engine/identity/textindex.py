@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from weightslab.engine.identity.mix import in_halves
+from weightslab.engine.identity.repetitions import slot_of, slots_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,12 +25,9 @@ if TYPE_CHECKING:
 
 __all__ = ["TextIndex", "index_texts"]
 
-# an odd multiplier for each table: the one of Fibonacci hashing (Knuth 6.4), times 1, 3, 5, ...
-_GOLDEN: Final = 0x9E3779B97F4A7C15
-_MASK: Final = (1 << 64) - 1
 _TABLES: Final = 24  # each takes at least a third; only texts of one hash reach the last
 _FEW: Final = 256  # texts for which a dict is quicker than a table
-_BLOCK: Final = 1 << 16
+_BLOCK: Final = 1 << 14
 
 
 @dataclass(slots=True)
@@ -58,7 +55,7 @@ class TextIndex:
         found = np.full(len(wanted), -1, np.int64)
         asking = np.arange(len(wanted))
         for number, table in enumerate(self.tables):
-            rows = table[_slots(hashes[asking], number, table.size)].astype(np.int64)
+            rows = table[slots_of(hashes[asking], number, table.size)].astype(np.int64)
             asking, rows = asking[rows >= 0], rows[rows >= 0]  # an empty place: nowhere else either
             hit = texts.equal(rows, wanted, asking)
             found[asking[hit]] = rows[hit]
@@ -72,8 +69,7 @@ class TextIndex:
     def find_one(self, texts: Texts, wanted: bytes, hashed: int) -> int:
         """Return the row of one text, -1 if it is not there."""
         for number, table in enumerate(self.tables):
-            multiplier = (2 * number + 1) * _GOLDEN & _MASK
-            row = int(table[(hashed * multiplier & _MASK) >> (65 - table.size.bit_length())])
+            row = int(table[slot_of(hashed, number, table.size)])
             if row < 0 or texts[row] == wanted:
                 return row
         return self.rest.get(wanted, -1)
@@ -84,15 +80,6 @@ class TextIndex:
             used = table >= 0
             table[used] = new_rows[table[used]]
         self.rest = {text: int(new_rows[row]) for text, row in self.rest.items()}
-
-
-def _slots(hashes: Words, number: int, size: int) -> Int64:
-    import numpy as np
-
-    multiplier = np.uint64((2 * number + 1) * _GOLDEN & _MASK)
-    shift = np.uint64(64 - (size.bit_length() - 1))
-    slots: Int64 = ((hashes * multiplier) >> shift).view(np.int64)
-    return slots
 
 
 def index_texts(texts: Texts, hashes: Words) -> tuple[TextIndex, Int64]:
@@ -111,7 +98,7 @@ def index_texts(texts: Texts, hashes: Words) -> tuple[TextIndex, Int64]:
     while rows.size > _FEW and len(index.tables) < _TABLES:
         lost = _fill(index, rows, hashes)
         number, table = len(index.tables) - 1, index.tables[-1]
-        winners = table[_slots(hashes[lost], number, table.size)]
+        winners = table[slots_of(hashes[lost], number, table.size)]
         alike = np.flatnonzero(hashes[lost] == hashes[winners])
         pairs = lost[alike].astype(np.int64), winners[alike].astype(np.int64)
         same = texts.equal(pairs[0], texts, pairs[1])
@@ -128,28 +115,22 @@ def index_texts(texts: Texts, hashes: Words) -> tuple[TextIndex, Int64]:
 
 
 def _fill(index: TextIndex, rows: Rows, hashes: Words) -> Rows:
-    """Add a table that holds as many of `rows` as find a place; return the others.
-
-    Two threads may write to one place: either of the two rows will do.
-    """
+    """Add a table that holds as many of `rows` as find a place; return the others."""
     import numpy as np
 
     table = np.full(1 << (rows.size - 1).bit_length(), -1, rows.dtype)
     number, whole = len(index.tables), rows.size == hashes.size
     index.tables.append(table)
 
-    def blocks(low: int, high: int) -> Iterator[tuple[Rows, Int64]]:
-        for at in range(low, high, _BLOCK):
-            end = min(at + _BLOCK, high)
+    def blocks() -> Iterator[tuple[Rows, Int64]]:
+        for at in range(0, rows.size, _BLOCK):
+            end = at + _BLOCK
             own = hashes[at:end] if whole else hashes[rows[at:end]]
-            yield rows[at:end], _slots(own, number, table.size)
+            yield rows[at:end], slots_of(own, number, table.size)
 
-    def write(low: int, high: int) -> None:
-        for part, slots in blocks(low, high):
-            table[slots] = part
-
-    def losers(low: int, high: int) -> list[Rows]:
-        return [part[table[slots] != part] for part, slots in blocks(low, high)]
-
-    in_halves(write, rows.size)
-    return np.concatenate([part for half in in_halves(losers, rows.size) for part in half])
+    for part, slots in blocks():
+        table[slots] = part
+    losers = [  # no slot lies outside: `wrap` only spares the look
+        np.compress(table.take(slots, mode="wrap") != part, part) for part, slots in blocks()
+    ]
+    return np.concatenate(losers)

@@ -9,6 +9,7 @@ from weightslab.engine.errors import IdentityError
 from weightslab.engine.identity.containers import EXACT_FLOAT, REMEDY, open_container, uid_error
 from weightslab.engine.identity.decimals import INT64_MAX, INT64_MIN, as_int64, split_decimals
 from weightslab.engine.identity.mix import MASK, mix_texts, sum_ints
+from weightslab.engine.identity.repetitions import all_differ
 from weightslab.engine.identity.textindex import TextIndex, index_texts
 from weightslab.engine.identity.texts import Texts
 
@@ -35,7 +36,8 @@ class Columns:
         texts: all others.
         hashes: uint64, lane 0 of each text.
         sums: of both lanes over all UIDs, modulo 2^64.
-        index: of the texts, if it was needed to make them unique.
+        index: of the texts, if one was needed to find repetitions among them.
+        ascends: the texts are known to be in the order of their bytes.
     """
 
     int64: Int64
@@ -44,14 +46,16 @@ class Columns:
     hashes: Words
     sums: tuple[int, int]
     index: TextIndex | None = None
+    ascends: bool = False
 
     @classmethod
-    def of(cls, int64: Int64, decimal_text: Int64, texts: Texts) -> Columns:
+    def of(
+        cls, int64: Int64, decimal_text: Int64, texts: Texts, *, ascends: bool = False
+    ) -> Columns:
         """Make columns of UIDs that are unique and in order."""
         hashes, mixed = mix_texts(texts)
-        return cls(
-            int64, decimal_text, texts, hashes, _add(sum_ints(int64), sum_ints(decimal_text), mixed)
-        )
+        sums = _add(sum_ints(int64), sum_ints(decimal_text), mixed)
+        return cls(int64, decimal_text, texts, hashes, sums, ascends=ascends)
 
     def __len__(self) -> int:
         return self.int64.size + self.decimal_text.size + len(self.texts)
@@ -97,8 +101,8 @@ def _unique(ints: Int64, decimals: Int64, texts: Texts) -> Columns:
     both = np.intersect1d(ints, decimals, assume_unique=True) if decimals.size else decimals
     refuse_both([str(number) for number in both[:1].tolist()])
     hashes, mixed = mix_texts(texts)
-    index, repeated = index_texts(texts, hashes)
-    if repeated.size:
+    index, repeated = (None, ints[:0]) if all_differ(hashes) else index_texts(texts, hashes)
+    if index is not None and repeated.size:
         keep = np.ones(len(texts), bool)
         keep[repeated] = False
         index.renumber(np.cumsum(keep) - 1)

@@ -27,7 +27,7 @@ from weightslab.engine.identity.base import Base, set_bits
 from weightslab.engine.identity.facets import key_of, keys_of
 from weightslab.engine.identity.overlay import Overlay, columns_of_given, state_of
 from weightslab.engine.identity.samples import SampleSet, checked_columns
-from weightslab.engine.identity.texts import PADDING, Texts, text_bounds
+from weightslab.engine.identity.texts import PADDING, Texts
 from weightslab.engine.identity.uids import Columns, sort_integers
 from weightslab.engine.repository.manifest import check_schema
 
@@ -293,17 +293,31 @@ def _read_set(group: h5py.Group) -> Columns:
     size_bytes = texts.size
     if len(counts) > size_bytes + 1:  # one of them may be empty
         raise ValueError("there are more text UIDs than bytes for them")
-    lengths = counts[()].astype(np.int64, copy=False)
-    if lengths.size and (lengths.min() < 0 or int(lengths.sum()) != size_bytes):
-        raise ValueError("the lengths of the text UIDs do not fit their bytes")
+    bounds = _read_bounds(counts, size_bytes)
     joined = np.zeros(size_bytes + PADDING, np.uint8)
     if size_bytes:
         texts.read_direct(joined, dest_sel=np.s_[:size_bytes])  # no second copy of them
-    bounds = text_bounds(lengths)
-    del lengths
     return checked_columns(
         _integers(group, "int64"), _integers(group, "decimal_text"), Texts(joined, bounds)
     )
+
+
+def _read_bounds(counts: h5py.Dataset, size_bytes: int) -> npt.NDArray[Any]:
+    """Add lengths up to bounds, a chunk at a time: all of them would take twice what is kept."""
+    bounds = np.zeros(len(counts) + 1, np.uint32 if size_bytes < 1 << 32 else np.int64)
+    end = 0
+    for at in range(0, len(counts), _CHUNK):
+        lengths = counts[at : at + _CHUNK].astype(np.int64, copy=False)
+        if lengths.min() < 0 or lengths.max() > size_bytes:
+            raise ValueError("the lengths of the text UIDs do not fit their bytes")
+        ends = np.cumsum(lengths) + end
+        end = int(ends[-1])
+        if end > size_bytes:
+            break
+        bounds[at + 1 : at + 1 + ends.size] = ends
+    if end != size_bytes:
+        raise ValueError("the lengths of the text UIDs do not fit their bytes")
+    return bounds
 
 
 class _Mapped(io.RawIOBase):
