@@ -12,6 +12,7 @@ from support.roots import (
     fast_folder,
     hash_of,
     listing,
+    open_samples,
     read,
     save,
     small_root,
@@ -21,7 +22,7 @@ from support.roots import (
 from weightslab.engine.errors import StorageError
 from weightslab.engine.identity.samples import SampleSet
 from weightslab.engine.jsonform import decode
-from weightslab.engine.repository.layout import CheckpointName
+from weightslab.engine.repository.layout import CheckpointName, samples_base_key
 
 CROWD = 8
 HASH = hash_of(0)
@@ -96,6 +97,31 @@ def test_of_eight_who_open_one_experiment_exactly_one_creates_it(server, folder)
     expected = {components_of(number, samples).exp_hash for number in range(6)}
     assert set(root.list_hashes()) == expected
     check_whole(root)
+
+
+@pytest.mark.parametrize("stored", [True, False], ids=["base stored", "base new"])
+def test_two_who_open_experiments_of_one_base_at_once_store_deltas_that_are_whole(
+    server, folder, stored
+):
+    path = str(folder / "root")
+    root, samples = small_root(path), SampleSet.from_uids(range(5000))
+    start = open_samples(root, samples)[0] if stored else 5000
+    alike = [[n, n + 100] for n in range(6)]  # both open these, at once, too
+    apart = ([[200]], [[300]])
+    results = server.run(*[("open_changed", path, start, [*alike, *own]) for own in apart])
+    for number, (one, other) in enumerate(zip(*results, strict=True)):
+        same = number < len(alike)
+        assert (one[0] == other[0], one[1] + other[1]) == (same, 1 if same else 2)
+    bases = set()
+    for own, found in zip(apart, results, strict=True):
+        left = set(range(5000))
+        for uids, (exp_hash, _, digest) in zip([*alike, *own], found, strict=True):
+            left -= set(uids)
+            assert digest == SampleSet.from_uids(left).digest
+            assert root.samples(exp_hash).digest == digest
+            bases.add(samples_base_key(exp_hash))
+    assert root.verify() == []
+    assert set(strangers(root)) == bases | {f"{base}.json" for base in bases}
 
 
 def test_deleter_beside_savers_takes_whole_checkpoints_or_none(server, path):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import h5py  # noqa: F401 - loaded before the fork, not once in each worker
 
 from support.fork_server import speak
-from support.roots import begin, content_of, hash_of, read, save, small_root, tidy_all
+from support.roots import begin, content_of, hash_of, open_samples, read, save, small_root, tidy_all
 from weightslab.engine.errors import (
     CheckpointError,
     CheckpointNotFoundError,
@@ -16,6 +16,7 @@ from weightslab.engine.errors import (
     LockedError,
     StorageError,
 )
+from weightslab.engine.identity.samples import SampleSet
 from weightslab.engine.repository.opening import tidy
 
 
@@ -52,6 +53,25 @@ def open_it(ready, path, number, num_samples):
     root = small_root(path)
     ready()
     return begin(root, number, num_samples=num_samples)[1]
+
+
+def open_changed(ready, path, start, discards):
+    """Open an experiment after each of `discards`; returns [exp_hash, created, digest] of each.
+
+    Args:
+        start: experiment whose samples are read to begin with; a number of samples, to build them.
+        discards: integer UIDs to take out, one list for each experiment.
+    """
+    root = small_root(path)
+    samples = (
+        SampleSet.from_uids(range(start)) if type(start) is int else root.samples(start).copy()
+    )
+    ready()
+    found = []
+    for uids in discards:
+        samples.discard(uids)
+        found.append([*open_samples(root, samples), samples.digest])
+    return found
 
 
 def save_in_three_stages(ready, scratch, path, number):

@@ -74,6 +74,15 @@ def begin(root, number, *, num_samples=None, force=False):
     return record.exp_hash, open_experiment(root.store, record, content, force=force)
 
 
+def open_samples(root, samples):
+    """Open an experiment of one config and these samples; returns (exp_hash, is_new)."""
+    kept = samples.frozen()
+    components = Components(config=describe_config({"n": 0}).digest, data=kept.digest)
+    record = ExperimentRecord(components=components, created_at=ORIGIN)
+    content = ExperimentContent(config={"n": 0}, samples=kept)
+    return record.exp_hash, open_experiment(root.store, record, content)
+
+
 def content_of(text, size_bytes=48):
     """Return the parts that a checkpoint with the content `text` has."""
     plain = text.encode()
