@@ -217,7 +217,7 @@ def has_bits(bits: Bits | None, rows: Int64) -> Bools:
     """Say for each row whether its bit is set."""
     import numpy as np
 
-    if bits is None:
+    if bits is None or not bits.size:  # an empty base has no rows
         return np.zeros(rows.size, bool)
     set_: Bools = (bits[rows >> 3] >> (rows & 7).astype(np.uint8)) & 1 != 0
     return set_

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from weightslab.engine.errors import IdentityError
+from weightslab.engine.identity.base import has_bits
 from weightslab.engine.identity.samples import SampleSet, relative_to
 
 
@@ -220,3 +221,8 @@ def test_repetitions_among_many_texts_count_once():
     texts = [f"img_{i % 30_000:08d}.png" for i in range(70_000)]
     for given in (texts, np.array(texts), np.array(texts, dtype="S")):
         assert SampleSet.from_uids(given).digest == SampleSet.from_uids(texts[:30_000]).digest
+
+
+def test_bits_of_an_empty_base_are_all_unset():
+    found = has_bits(np.empty(0, np.uint8), np.array([-1]))
+    assert found.tolist() == [False]
