@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["all_differ", "slot_of", "slots_of"]
 
-# an odd multiplier for each table: the one of Fibonacci hashing (Knuth 6.4), times 1, 3, 5, ...
+# an odd multiplier for each table: 1, then the one of Fibonacci hashing (Knuth 6.4), times 3, 5, ...
 _GOLDEN: Final = 0x9E3779B97F4A7C15
 _MASK: Final = (1 << 64) - 1
 _FEW: Final = 256  # words for which a Python set is quicker than a table
@@ -32,14 +32,14 @@ def slot_of(hashed: int, number: int, size: int) -> int:
 
 
 def _multiplier(number: int) -> int:
-    return (2 * number + 1) * _GOLDEN & _MASK
+    return (2 * number + 1) * _GOLDEN & _MASK if number else 1
 
 
 def slots_of(hashes: Words, number: int, size: int) -> Int64:
     """Return the places of hashes, int64 [n]."""
     import numpy as np
 
-    slots = hashes * np.uint64(_multiplier(number))
+    slots = hashes * np.uint64(_multiplier(number)) if number else hashes.copy()
     slots >>= np.uint64(65 - size.bit_length())
     places: Int64 = slots.view(np.int64)
     return places
