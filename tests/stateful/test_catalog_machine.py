@@ -259,6 +259,7 @@ def test_catalog_says_what_a_scan_says_through_copies_damage_and_lost_indexes(
 @pytest.mark.slow
 def test_journal_and_stamps_alone_tell_of_every_change(monkeypatch):
     monkeypatch.setattr(indexed, "_MAX_RECENT", 0)
+    monkeypatch.setattr(indexed, "_FEW", -1)
     monkeypatch.setattr(stamps, "_COPY_GRACE_NS", 0)
     monkeypatch.setattr(stamps, "_FINE_GRACE_NS", 0)
     run(SettledMachine)

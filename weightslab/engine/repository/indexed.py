@@ -27,6 +27,7 @@ from weightslab.engine.repository.catalog import (
     manifest_name,
     newest_of,
     places_of,
+    recency,
 )
 from weightslab.engine.repository.finding import TensorFinder
 from weightslab.engine.repository.following import JournalFollower
@@ -56,6 +57,7 @@ __all__ = ["IndexedCatalog"]
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
+_FEW: Final = 4  # experiments that are looked at in less time than it takes to open an index
 _MAX_READ: Final = 64  # files to read before an index pays: 64 take as long as opening one
 _BATCH: Final = 64  # experiments in one transaction: others who write wait 0.2 s at most
 _MAX_RECENT: Final = 8
@@ -351,6 +353,11 @@ class IndexedCatalog:
         self._is_thorough = False
 
     def _newest(self) -> CheckpointEntry | None:
+        folders = self._lister.folders() if self._index is None else []
+        if self._index is None and len(folders) <= _FEW:
+            seen_now = [row.entry for h in folders for row in self._look(h).values()]
+            good = (entry for entry in seen_now if entry.created_at is not None)
+            return max(good, key=recency, default=None)
         index = self._look_around()
         reloaded: set[str] = set()
         while True:

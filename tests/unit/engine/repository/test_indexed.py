@@ -22,6 +22,7 @@ CLOCK = ticking_clock()
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("WEIGHTSLAB_CATALOG", str(tmp_path / "cache"))
+    monkeypatch.setattr(indexed, "_FEW", -1)  # small roots stand for large ones here
     return tmp_path / "cache"
 
 
@@ -291,3 +292,16 @@ def test_young_manifest_is_compared_and_not_parsed_again(root, monkeypatch):
     entries = root.checkpoints(hash_of(2))
     monkeypatch.setattr(indexed, "examine", None)
     assert root.checkpoints(hash_of(2)) == entries
+
+
+def test_newest_of_a_few_experiments_is_told_without_opening_an_index(tmp_path, monkeypatch, cache):
+    monkeypatch.setattr(indexed, "_FEW", 4)
+    root = open_root(tmp_path)
+    for number in (1, 2):
+        begin(root, number)
+        save(root, hash_of(number), 10 * number, "text")
+    for path in cache.glob("*"):
+        path.unlink()
+    found = CheckpointRoot(tmp_path / "root", read_only=True).latest()
+    assert (found.name.exp_hash, found.name.step) == (hash_of(2), 20)
+    assert list(cache.glob("*")) == []
