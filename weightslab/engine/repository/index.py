@@ -168,7 +168,7 @@ class Index:
         self._depth += 1
         try:
             yield
-        except BaseException:
+        except BaseException:  # Ctrl-C, too, leaves no transaction open that locks others out
             self._depth -= 1
             if not self._depth and self._connection.in_transaction:
                 self._run("ROLLBACK")
