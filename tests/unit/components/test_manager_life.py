@@ -3,9 +3,10 @@
 import os
 
 import pytest
+import torch
 from support.training import CONFIG, files_of, make, tree_of
 
-from weightslab.components import CheckpointManagerV2, checkpoint_manager_v2
+from weightslab.components import CheckpointManagerV2
 from weightslab.engine.errors import LockedError, NotFoundError, ReadOnlyStoreError, StorageError
 
 CALLS = {
@@ -130,7 +131,8 @@ def test_folder_without_permission_is_refused(tmp_path):
 # ---------------------------------------------------------------- ranks
 @pytest.fixture
 def rank_one(monkeypatch):
-    monkeypatch.setattr(checkpoint_manager_v2, "is_writer", lambda: False)
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_rank", lambda: 1)
 
 
 def test_other_rank_writes_nothing_and_gets_the_same_hash_and_path(tmp_path, rank_one):
@@ -158,7 +160,8 @@ def test_other_rank_loads_and_leaves_the_journal_alone(run, rank_one):
 def test_journal_of_a_manager_made_before_the_ranks_were_is_left_alone(run, monkeypatch):
     run.save(1)
     journal = (run.manager.root.path / "logs" / "events.jsonl").read_bytes()
-    monkeypatch.setattr(checkpoint_manager_v2, "is_writer", lambda: False)
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_rank", lambda: 1)
     assert run.manager.load_latest_checkpoint(optimizer=run.optimizer)["step"] == 1
     assert (run.manager.root.path / "logs" / "events.jsonl").read_bytes() == journal
 
