@@ -42,7 +42,9 @@ def visit(path, read_only):
         attempt(root.latest)
         attempt(root.best, "loss")
         attempt(root.verify)
-        attempt(root.catalog.locate, {"xxh3-128:" + "0" * 32})  # opens the index, however small the root
+        attempt(
+            root.catalog.locate, {"xxh3-128:" + "0" * 32}
+        )  # opens the index, however small the root
         hashes = attempt(manager.list_experiment_hashes)
         for one in hashes:
             attempt(manager.get_checkpoint_info, one)

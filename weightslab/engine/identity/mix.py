@@ -15,6 +15,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from weightslab.engine.identity.parallel import in_parts
+
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
@@ -39,9 +41,6 @@ ROUNDS: Final = (
     (33, 0xFF51AFD7ED558CCD, 33, 0xC4CEB9FE1A85EC53, 33),
     (30, 0xBF58476D1CE4E5B9, 27, 0x94D049BB133111EB, 31),
 )
-# 128 KiB of words: a block and its scratch stay in the second cache level. Two threads were no faster:
-# each call takes 5 us, and they spend as much on handing the interpreter over.
-_BLOCK: Final = 1 << 14
 _FEW: Final = 16  # a numpy call costs as much as mixing this many words one by one
 
 
@@ -100,18 +99,22 @@ def sum_ints(values: npt.NDArray[np.int64]) -> tuple[int, int]:
     import numpy as np
 
     words = np.ascontiguousarray(values).view(np.uint64)
-    h = np.empty(min(_BLOCK, max(1, words.size)), np.uint64)
-    scratch = np.empty_like(h)
-    sums = [0, 0]
     starts = [np.uint64(_start(lane, TAG_INT, 8)) for lane in (0, 1)]
-    for at in range(0, words.size, _BLOCK):
-        block = words[at : at + _BLOCK]
-        n = block.size
-        for lane in (0, 1):
-            np.bitwise_xor(block, starts[lane], out=h[:n])
-            _fmix_in_place(lane, h[:n], scratch[:n])
-            sums[lane] += int(h[:n].sum(dtype=np.uint64))
-    return sums[0] & MASK, sums[1] & MASK
+
+    def work(low: int, high: int, step: int) -> list[int]:
+        h = np.empty(min(step, high - low), np.uint64)
+        scratch = np.empty_like(h)
+        sums = [0, 0]
+        for at in range(low, high, step):
+            block = words[at : min(at + step, high)]
+            n = block.size
+            for lane in (0, 1):
+                np.bitwise_xor(block, starts[lane], out=h[:n])
+                _fmix_in_place(lane, h[:n], scratch[:n])
+                sums[lane] += int(h[:n].sum(dtype=np.uint64))
+        return sums
+
+    return _total(in_parts(words.size, work))
 
 
 def mix_texts(texts: Texts) -> tuple[Words, tuple[int, int]]:
@@ -119,14 +122,22 @@ def mix_texts(texts: Texts) -> tuple[Words, tuple[int, int]]:
     import numpy as np
 
     first = np.empty(len(texts), np.uint64)
-    sums, second = [0, 0], np.empty(min(_BLOCK, len(texts)), np.uint64)
-    for at in range(0, len(texts), _BLOCK):
-        end = min(at + _BLOCK, len(texts))
-        lanes = (first[at:end], second[: end - at])
-        _mix_block(lanes, texts.data, *texts.spans(at, end))
-        for lane in (0, 1):
-            sums[lane] += int(lanes[lane].sum(dtype=np.uint64))
-    return first, (sums[0] & MASK, sums[1] & MASK)
+
+    def work(low: int, high: int, step: int) -> list[int]:
+        sums, second = [0, 0], np.empty(min(step, high - low), np.uint64)
+        for at in range(low, high, step):
+            end = min(at + step, high)
+            lanes = (first[at:end], second[: end - at])
+            _mix_block(lanes, texts.data, *texts.spans(at, end))
+            for lane in (0, 1):
+                sums[lane] += int(lanes[lane].sum(dtype=np.uint64))
+        return sums
+
+    return first, _total(in_parts(len(texts), work))
+
+
+def _total(parts: list[list[int]]) -> tuple[int, int]:
+    return sum(part[0] for part in parts) & MASK, sum(part[1] for part in parts) & MASK
 
 
 def _mix_block(lanes: tuple[Words, Words], data: Bytes, starts: Int64, lengths: Int64) -> None:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from weightslab.engine.identity.parallel import in_parts
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -23,7 +25,6 @@ __all__ = ["all_differ", "slot_of", "slots_of"]
 _GOLDEN: Final = 0x9E3779B97F4A7C15
 _MASK: Final = (1 << 64) - 1
 _FEW: Final = 256  # words for which a Python set is quicker than a table
-_BLOCK: Final = 1 << 14  # 128 KiB of words: with their scratch they stay in the second cache level
 
 
 def slot_of(hashed: int, number: int, size: int) -> int:
@@ -66,19 +67,28 @@ def all_differ(hashes: Words) -> bool:
 
 
 def _settle(hashes: Words, number: int, table: Marks) -> Words:
-    """Leave the marks; return the words that do not find theirs again."""
+    """Leave the marks; return the words that do not find theirs again.
+
+    Which of two words that meet stays is left to the threads: a word of 32 bits is stored whole.
+    """
     import numpy as np
 
-    def blocks() -> Iterator[tuple[Words, Int64, Marks]]:
-        for at in range(0, hashes.size, _BLOCK):
-            own = hashes[at : at + _BLOCK]
+    def blocks(low: int, high: int, step: int) -> Iterator[tuple[Words, Int64, Marks]]:
+        for at in range(low, high, step):
+            own = hashes[at : min(at + step, high)]
             marks = own.astype(np.uint32)
             marks |= np.uint32(1)  # 0 stands for no mark
             yield own, slots_of(own, number, table.size), marks
 
-    for _, slots, marks in blocks():
-        table[slots] = marks
-    others = [  # no slot lies outside: `wrap` only spares the look
-        np.compress(table.take(slots, mode="wrap") != marks, own) for own, slots, marks in blocks()
-    ]
-    return np.concatenate(others)
+    def leave(low: int, high: int, step: int) -> None:
+        for _, slots, marks in blocks(low, high, step):
+            table[slots] = marks
+
+    def look(low: int, high: int, step: int) -> list[Words]:
+        return [  # no slot lies outside: `wrap` only spares the look
+            np.compress(table.take(slots, mode="wrap") != marks, own)
+            for own, slots, marks in blocks(low, high, step)
+        ]
+
+    in_parts(hashes.size, leave)
+    return np.concatenate([own for part in in_parts(hashes.size, look) for own in part])

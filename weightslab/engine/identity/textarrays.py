@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from weightslab.engine.identity.parallel import in_parts
 from weightslab.engine.identity.texts import PADDING, Texts, text_bounds
 
 if TYPE_CHECKING:
@@ -103,11 +104,17 @@ def from_numpy_texts(array: Any) -> Texts | None:
     out = np.empty(matrix.size + PADDING, np.uint8)
     out[matrix.size :] = 0
     rows = out[: matrix.size].reshape(matrix.shape)
-    for at in range(0, array.size, _BLOCK):
-        block = matrix[at : at + _BLOCK]
-        if unit is np.uint32 and int(block.max()) > 0x7F:  # noqa: PLR2004 - the last of ASCII
-            return from_str_list(array.tolist())
-        np.copyto(rows[at : at + len(block)], block, casting="unsafe")
+
+    def narrow(low: int, high: int, step: int) -> bool:
+        for at in range(low, high, step):
+            block = matrix[at : min(at + step, high)]
+            if unit is np.uint32 and int(block.max()) > 0x7F:  # noqa: PLR2004 - the last of ASCII
+                return False
+            np.copyto(rows[at : at + len(block)], block, casting="unsafe")
+        return True
+
+    if not all(in_parts(array.size, narrow)):
+        return from_str_list(array.tolist())
     texts = _without_padding(rows, out)
     return texts if unit is np.uint32 or is_utf8(texts) else None
 
