@@ -36,7 +36,16 @@ from weightslab.engine.errors import (
     TruncatedError,
 )
 
-__all__ = ["decode", "encode", "parse_json", "seal", "seal_text", "unseal", "unseal_text"]
+__all__ = [
+    "decode",
+    "encode",
+    "parse_json",
+    "seal",
+    "seal_text",
+    "sealed_digest",
+    "unseal",
+    "unseal_text",
+]
 
 MAX_DEPTH: Final = 100  # far above real states (optimizers: 4), far below the recursion limit
 MAX_RECORD_BYTES: Final = 256 << 20  # a manifest of 1 million tensors is about 200 MB
@@ -250,6 +259,13 @@ def seal(document: Mapping[str, Any]) -> bytes:
     return body + f',\n"digest":"{seal_digest(body)}"\n}}\n'.encode("ascii")
 
 
+def sealed_digest(data: bytes) -> str:
+    """Return the digest at the end of a record that `seal` has just made."""
+    found = _TAIL.search(data, max(0, len(data) - _TAIL_BYTES))
+    assert found is not None, "not a sealed record"
+    return found.group(1).decode("ascii")
+
+
 def _lines(document: Mapping[str, Any]) -> Iterable[str]:
     for key in sorted(document):
         value = document[key]
@@ -260,9 +276,12 @@ def _lines(document: Mapping[str, Any]) -> Iterable[str]:
             yield f"{_dump(key)}:{_dump(value)}"
 
 
+_render: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False).encode
+
+
 def _dump(value: Any) -> str:
     try:
-        return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+        return _render(value)
     except (ValueError, TypeError, RecursionError) as error:
         raise NotStorableError(f"a record cannot be written as JSON: {error}") from error
 

@@ -113,18 +113,18 @@ def outline_of(model: nn.Module) -> dict[str, str]:
     """Return clean path -> text of what a module is, cheaply; for noticing that a model changed."""
     seen: dict[int, str] = {}
     lines: dict[str, str] = {}
-    constants: dict[int, list[tuple[str, Any]]] = {}
+    classes: dict[int, tuple[str, list[tuple[str, Any]], frozenset[str]]] = {}
     for path, module, first in walk(model):
         if module is None or first is not None:
             lines[path] = "None" if module is None else f"same as {first}"
             continue
         cls = real_class(module)
-        if id(cls) not in constants:
-            constants[id(cls)] = constants_of(cls)
+        if id(cls) not in classes:
+            classes[id(cls)] = class_name(cls), constants_of(cls), declared_by(cls).exclude
+        name_of_class, constants, hidden = classes[id(cls)]
         own = object.__getattribute__(module, "__dict__")
-        parts = [class_name(cls)]
-        parts += [f"{n}={_short(v)}" for n, v in library_attributes(own, constants[id(cls)])]
-        hidden = declared_by(cls).exclude
+        parts = [name_of_class]
+        parts += [f"{n}={_short(v)}" for n, v in library_attributes(own, constants)]
         unsaved = own.get("_non_persistent_buffers_set", ())
         for kind, table in (("param", "_parameters"), ("buffer", "_buffers")):
             for name, tensor in own_parts(module, table).items():
@@ -150,9 +150,10 @@ def _tensor_line(kind: str, name: str, tensor: Any, seen: dict[int, str], path: 
     if first != f"{path}.{name}":
         return f"{kind} {name} same as {first}"
     frozen = "" if tensor.requires_grad or kind == "buffer" else " frozen"
-    if inner_shape(tensor) is None:
+    shape = inner_shape(tensor)
+    if shape is None:
         return f"{kind} {name} uninitialised"
-    return f"{kind} {name} {tensor.dtype} {inner_shape(tensor)}{frozen}"
+    return f"{kind} {name} {tensor.dtype} {shape}{frozen}"
 
 
 def inner_shape(tensor: Any) -> list[int] | None:

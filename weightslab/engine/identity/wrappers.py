@@ -7,6 +7,7 @@ AveragedModel change how a module runs, not what it is; a user's own submodule c
 from __future__ import annotations
 
 import sys
+import weakref
 from typing import TYPE_CHECKING, Any, Final
 
 from weightslab.engine.errors import IdentityError
@@ -55,9 +56,19 @@ def own_parts(module: nn.Module, table: str) -> Mapping[str, Any]:
     return {} if found is None else found
 
 
+# Classes with no wrapper among their bases, by id: a save asks for each module several times. Not a
+# set, as hashing a class may run code of its metaclass.
+_NO_WRAPPERS: Final[dict[int, weakref.ref[type]]] = {}
+
+
 def _wrapper_segment(kind: type) -> str | None:
+    known = _NO_WRAPPERS.get(id(kind))
+    if known is not None and known() is kind:
+        return None
     mro = class_mro(kind)
     if _WRAPPER_NAMES.isdisjoint(map(bare_name, mro)):
+        number = id(kind)
+        _NO_WRAPPERS[number] = weakref.ref(kind, lambda _: _NO_WRAPPERS.pop(number, None))
         return None
     for home, name, segment in _WRAPPERS:
         module = sys.modules.get(home)

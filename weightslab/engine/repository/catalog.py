@@ -123,6 +123,14 @@ class Catalog(Protocol):
         """Return all checkpoints in the order of their sequence, damaged ones first."""
         ...
 
+    def next_sequence(self, exp_hash: str) -> int:
+        """Return a number above the sequence of every checkpoint of the experiment.
+
+        A manifest that cannot be read now may be readable later (descriptors ran out, a disk came
+        back, a copy was restored), so one number is left free for each of them.
+        """
+        ...
+
     def latest(self, exp_hash: str | None = None) -> CheckpointEntry | None:
         """Return the newest checkpoint with a readable manifest; None if there is none.
 
@@ -194,6 +202,10 @@ class ScanCatalog:
         """
         entries = [self._entry(name) for name in self._manifest_names(exp_hash)]
         return in_order(e for e in entries if e is not None)
+
+    def next_sequence(self, exp_hash: str) -> int:
+        """Return a number above the sequence of every checkpoint of the experiment."""
+        return sequence_after(self.checkpoints(exp_hash))
 
     def latest(self, exp_hash: str | None = None) -> CheckpointEntry | None:
         """Return the newest checkpoint with a readable manifest. O(checkpoints of what is asked)."""
@@ -354,6 +366,15 @@ def in_order(entries: Iterable[CheckpointEntry]) -> list[CheckpointEntry]:
     revision.
     """
     return sorted(entries, key=_order)
+
+
+def sequence_after(entries: Iterable[CheckpointEntry]) -> int:
+    """Return a number above all sequences, with one left free for each damaged checkpoint."""
+    highest, hidden = 0, 0
+    for entry in entries:
+        highest = max(highest, entry.sequence)
+        hidden += entry.damaged is not None
+    return 1 + hidden + highest
 
 
 def newest_of(entries: Sequence[CheckpointEntry]) -> CheckpointEntry | None:

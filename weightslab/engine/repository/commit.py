@@ -23,6 +23,7 @@ from weightslab.engine.errors import (
     IntegrityError,
     LockedError,
 )
+from weightslab.engine.jsonform import sealed_digest
 from weightslab.engine.repository import layout
 from weightslab.engine.repository.catalog import read_manifest
 from weightslab.engine.repository.layout import CheckpointName
@@ -137,9 +138,10 @@ def _revisions(store: Store, draft: Draft) -> dict[int, CheckpointName]:
     """Return the revisions of the step that have a manifest, damaged or not."""
     found = {}
     for file in store.list(layout.model_folder(draft.exp_hash)):
-        parsed = layout.parse_checkpoint_file(file)
-        if parsed is not None and parsed[1] == "json" and parsed[0].step == draft.step:
-            found[parsed[0].revision] = parsed[0]
+        if file.startswith(draft.name.stem):  # parsing each of thousands takes longer than the save
+            parsed = layout.parse_checkpoint_file(file)
+            if parsed is not None and parsed[1] == "json" and parsed[0].step == draft.step:
+                found[parsed[0].revision] = parsed[0]
     return found
 
 
@@ -194,7 +196,7 @@ def _write(
         plan = _link(store, catalog, candidate)
         files, tensors = _put_files(store, draft, name, plan)
         store.sync(folder)
-        sequence = _next_sequence(catalog, draft.exp_hash)
+        sequence = catalog.next_sequence(draft.exp_hash)
         manifest = replace(
             candidate, files=files, tensors=tensors, sequence=sequence, created_at=clock()
         )
@@ -204,7 +206,7 @@ def _write(
         _clean_up(store, name)
         raise
     store.sync(folder)  # fails the save if it fails; the checkpoint may be there all the same
-    return Manifest.from_bytes(data, name=name)
+    return replace(manifest, digest=sealed_digest(data))
 
 
 def _link(store: Store, catalog: Catalog, candidate: Manifest) -> ReusePlan:
@@ -259,17 +261,6 @@ def _images(
     return found
 
 
-def _next_sequence(catalog: Catalog, exp_hash: str) -> int:
-    """Return a number above all others of the experiment.
-
-    A manifest that cannot be read now may be readable later (descriptors ran out, a disk came back,
-    a copy was restored), so one number is left free for each of them.
-    """
-    entries = catalog.checkpoints(exp_hash)
-    hidden = sum(entry.damaged is not None for entry in entries)
-    return 1 + hidden + max((entry.sequence for entry in entries), default=0)
-
-
 def _put_new(store: Store, key: str, parts: Sequence[Buffer]) -> None:
     if not store.put(key, parts, if_absent=True):
         raise AlreadyExistsError(
@@ -291,10 +282,11 @@ def _remove_files(store: Store, name: CheckpointName) -> list[str]:
     folder = layout.model_folder(name.exp_hash)
     removed = []
     for file in store.list(folder):
-        found = layout.parse_checkpoint_file(file)
-        if found is not None and found[0] == name and found[1].endswith("safetensors"):
-            store.delete(folder + file)
-            removed.append(folder + file)
+        if file.startswith(name.stem):
+            found = layout.parse_checkpoint_file(file)
+            if found is not None and found[0] == name and found[1].endswith("safetensors"):
+                store.delete(folder + file)
+                removed.append(folder + file)
     return removed
 
 

@@ -110,7 +110,7 @@ class Index:
                 isolation_level=None,
                 check_same_thread=False,
             )
-        except sqlite3.Error as error:
+        except _SQLITE_ERRORS as error:
             raise _failure(error) from error
         self.close = weakref.finalize(self, self._connection.close)
         try:
@@ -151,13 +151,13 @@ class Index:
     def _run(self, statement: str, *values: Any) -> list[tuple[Any, ...]]:
         try:
             return self._connection.execute(statement, values).fetchall()
-        except sqlite3.Error as error:
+        except _SQLITE_ERRORS as error:
             raise _failure(error) from error
 
     def _run_many(self, statement: str, rows: Iterable[tuple[Any, ...]]) -> None:
         try:
             self._connection.executemany(statement, rows)
-        except sqlite3.Error as error:
+        except _SQLITE_ERRORS as error:
             raise _failure(error) from error
 
     @contextmanager
@@ -259,7 +259,7 @@ class Index:
     def _insert(self, statement: str, values: tuple[Any, ...]) -> int:
         try:
             return int(self._connection.execute(statement, values).lastrowid or 0)
-        except sqlite3.Error as error:
+        except _SQLITE_ERRORS as error:
             raise _failure(error) from error
 
     def _put_file(self, checkpoint: int, content: int, keys: set[int]) -> None:
@@ -325,6 +325,10 @@ class Index:
         return [CheckpointName(exp_hash=h, step=s, revision=r) for h, s, r in found]
 
 
-def _failure(error: sqlite3.Error) -> IndexFailedError:
+# a damaged schema may turn up in the text of an error, which then cannot be decoded
+_SQLITE_ERRORS: Final = (sqlite3.Error, UnicodeDecodeError)
+
+
+def _failure(error: Exception) -> IndexFailedError:
     # an OperationalError is about now (locked, no space, no permission), others about the file
     return IndexFailedError(str(error), is_damaged=not isinstance(error, sqlite3.OperationalError))

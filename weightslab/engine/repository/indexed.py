@@ -28,6 +28,7 @@ from weightslab.engine.repository.catalog import (
     newest_of,
     places_of,
     recency,
+    sequence_after,
 )
 from weightslab.engine.repository.finding import TensorFinder
 from weightslab.engine.repository.following import JournalFollower
@@ -40,7 +41,7 @@ from weightslab.engine.repository.listing import ExperimentLister
 from weightslab.engine.repository.stamps import LocalStamps
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
     from pathlib import Path
 
     from weightslab.engine.repository.catalog import (
@@ -84,6 +85,7 @@ class IndexedCatalog:
     def _forget(self) -> None:
         self._pid = os.getpid()
         self._rows: dict[str, dict[CheckpointName, IndexRow]] = {}
+        self._names: dict[str, set[str]] = {}  # file names for which `_rows` was brought up to date
         self._lister = ExperimentLister(self._store, self._stamps)
         self._loaded: set[str] = set()  # experiments whose indexed rows are in memory
         self._num_read = 0
@@ -133,6 +135,18 @@ class IndexedCatalog:
 
         return in_order(row.entry for row in self._answer(look).values())
 
+    def next_sequence(self, exp_hash: str) -> int:
+        """Return a number above the sequence of every checkpoint of the experiment.
+
+        The folder is listed, but only manifests with new names are looked at: whoever saves every
+        minute for weeks must not pay for all that was saved before.
+        """
+
+        def look() -> int:
+            return sequence_after(row.entry for row in self._glance(exp_hash).values())
+
+        return self._answer(look)
+
     def latest(self, exp_hash: str | None = None) -> CheckpointEntry | None:
         """Return the newest checkpoint with a readable manifest; None if there is none.
 
@@ -148,7 +162,12 @@ class IndexedCatalog:
         O(digests log tensors) once the root was looked at; up to 32 manifests are read.
         """
         wanted = set(digests)
-        return self._answer(lambda: self._finder.locate(self._look_around(), wanted))
+
+        def look() -> dict[str, list[TensorPlace]]:
+            # places are hints, proven when they are linked: names tell enough
+            return self._finder.locate(self._look_around(self._glance), wanted)
+
+        return self._answer(look)
 
     def _answer(self, question: Callable[[], T]) -> T:
         """Answer from the index; where it fails, once more without the file."""
@@ -199,7 +218,8 @@ class IndexedCatalog:
     def _look(self, exp_hash: str) -> dict[CheckpointName, IndexRow]:
         """Return what is in the model folder now; reads what changed since it was read last."""
         folder_stamp = self._stamps.checkpoints(exp_hash)
-        stamps = self._manifest_stamps(exp_hash)
+        names = self._stamps.listing(layout.model_folder(exp_hash), ".json")
+        stamps = _manifest_stamps(self._store, self._stamps, exp_hash)
         rows = self._rows.setdefault(exp_hash, {})
         self._count_reading(sum(name not in rows for name in stamps))
         index = self._index
@@ -209,13 +229,66 @@ class IndexedCatalog:
             rows.update(index.rows(exp_hash))
             self._loaded.add(exp_hash)
         gone = [n for n in list(rows) if n not in stamps and rows.pop(n)]
-        stale = [n for n, s in stamps.items() if not self._is_same(n, s, rows.get(n))]
-        read = {name: examine(self._store, name) for name in stale}
-        passing = self._take_in(rows, stamps, read)
-        if index is not None:
-            self._write(exp_hash, folder_stamp, [*gone, *passing], read)
+        stale = {n: s for n, s in stamps.items() if not self._is_same(n, s, rows.get(n))}
+        passing = self._read(exp_hash, folder_stamp, stale, gone)
+        if passing:
+            self._names.pop(exp_hash, None)
+        else:
+            self._names[exp_hash] = names  # listed before the files were looked at
         self._seen.update(rows)
         return rows | passing
+
+    def _glance(self, exp_hash: str) -> dict[CheckpointName, IndexRow]:
+        """Return the rows of a folder, of which only files with new names were looked at.
+
+        A manifest that was exchanged under its name is not noticed here.
+        """
+        rows, known = self._rows.get(exp_hash), self._names.get(exp_hash)
+        is_loaded = self._index is None or exp_hash in self._loaded
+        if rows is None or known is None or not is_loaded:
+            return self._look(exp_hash)
+        folder = layout.model_folder(exp_hash)
+        self._store.stat(folder)  # refuses links in the place of folders
+        folder_stamp = self._stamps.checkpoints(exp_hash)
+        names = self._stamps.listing(folder, ".json")
+        if len(names ^ known) > _MAX_READ:
+            return self._look(exp_hash)
+        new = [n for file in names - known if (n := manifest_name(file, exp_hash)) is not None]
+        gone = [n for file in known - names if (n := manifest_name(file, exp_hash)) is not None]
+        for name in gone:
+            rows.pop(name, None)
+        young = [name for name, row in rows.items() if not row.stamp]
+        stamps = {name: self._stamps.file(name.manifest_key) or "" for name in [*new, *young]}
+        stale = {n: s for n, s in stamps.items() if not self._is_same(n, s, rows.get(n))}
+        passing = self._read(exp_hash, folder_stamp, stale, gone) if stale or gone else {}
+        if passing:
+            self._names.pop(exp_hash, None)
+        else:
+            self._names[exp_hash] = names
+        self._seen.update(rows)
+        return rows | passing
+
+    def _read(
+        self,
+        exp_hash: str,
+        folder_stamp: str | None,
+        stale: Mapping[CheckpointName, str],
+        gone: Sequence[CheckpointName],
+    ) -> dict[CheckpointName, IndexRow]:
+        """Read manifests, bring rows and index up to them; return the rows of those that cannot be
+        read now.
+
+        Args:
+            exp_hash: the experiment.
+            folder_stamp: taken before the folder was listed.
+            stale: name -> stamp of what is to be read.
+            gone: whose files are not there any more.
+        """
+        read = {name: examine(self._store, name) for name in stale}
+        passing = _take_in(self._rows[exp_hash], stale, read)
+        if self._index is not None:
+            self._write(exp_hash, folder_stamp, [*gone, *passing], read)
+        return passing
 
     def _is_same(self, name: CheckpointName, stamp: str, row: IndexRow | None) -> bool:
         """Tell whether a manifest holds what the row says; one that was young is compared."""
@@ -230,38 +303,6 @@ class IndexedCatalog:
             row.stamp, row.content = stamp, None
             return self._index is None or self._index.restamp(row)
         return True
-
-    def _manifest_stamps(self, exp_hash: str) -> dict[CheckpointName, str]:
-        folder = layout.model_folder(exp_hash)
-        self._store.stat(folder)  # refuses links in the place of folders
-        try:
-            stamps = self._stamps.files(folder, ".json")
-        except OSError:
-            stamps = dict.fromkeys(self._store.list(folder), "")  # raises what it has to say
-        named = ((manifest_name(file, exp_hash), stamp) for file, stamp in stamps.items())
-        return {name: stamp for name, stamp in named if name is not None}
-
-    def _take_in(
-        self,
-        rows: dict[CheckpointName, IndexRow],
-        stamps: Mapping[CheckpointName, str],
-        read: Mapping[CheckpointName, Examined | None],
-    ) -> dict[CheckpointName, IndexRow]:
-        """Remember what was read; return the rows of what cannot be read now."""
-        passing = {}
-        for name, found in read.items():
-            old = rows.pop(name, None)
-            if found is None:
-                continue
-            row = IndexRow(stamp=stamps[name], entry=found.entry)
-            if not row.stamp and found.content is not None:
-                row.content = bytes(found.content)
-            if not found.is_settled:
-                passing[name] = row
-                continue
-            row.is_indexed = old is not None and old.is_indexed and old.entry == found.entry
-            rows[name] = row
-        return passing
 
     def _write(
         self,
@@ -302,8 +343,12 @@ class IndexedCatalog:
             self._finder.remember(row.entry.name, row.stamp, places)
 
     # ------------------------------------------------------------ the root
-    def _look_around(self) -> Index:
-        """Bring the index up to the root as far as can be told cheaply."""
+    def _look_around(self, look: Callable[[str], object] | None = None) -> Index:
+        """Bring the index up to the root as far as can be told cheaply.
+
+        Args:
+            look: how experiments that changed lately are looked at; by default at each manifest.
+        """
         index = self._open()
         self._seen.clear()
         stamp = self._stamps.names(layout.CHECKPOINTS)
@@ -315,10 +360,13 @@ class IndexedCatalog:
             self._root_stamp = stamp
         damaged = index.damaged()
         for exp_hash in self._watched | {*self._recent} | damaged:
-            self._check(index, exp_hash, is_sure=exp_hash not in damaged)
+            is_sure = exp_hash not in damaged
+            self._check(index, exp_hash, (is_sure and look) or self._look, is_sure=is_sure)
         return index
 
-    def _check(self, index: Index, exp_hash: str, *, is_sure: bool) -> None:
+    def _check(
+        self, index: Index, exp_hash: str, look: Callable[[str], object], *, is_sure: bool
+    ) -> None:
         stamp = None
         if layout.is_exp_hash(exp_hash):  # a line of the journal may say anything
             stamp = self._stamps.checkpoints(exp_hash)
@@ -326,7 +374,7 @@ class IndexedCatalog:
         if (stamp is None and known is None) or (stamp and stamp == known and is_sure):
             self._watched.discard(exp_hash)
         elif layout.is_exp_hash(exp_hash):
-            self._look(exp_hash)
+            look(exp_hash)
 
     def _look_everywhere(self, index: Index) -> None:
         known, found, damaged = index.folders(), self._lister.folders(), index.damaged()
@@ -373,3 +421,38 @@ class IndexedCatalog:
             self._loaded.discard(name.exp_hash)  # another process may have written the row
             self._look(name.exp_hash)
             reloaded.add(name.exp_hash)
+
+
+def _manifest_stamps(
+    store: Store, stamps_of: LocalStamps, exp_hash: str
+) -> dict[CheckpointName, str]:
+    folder = layout.model_folder(exp_hash)
+    store.stat(folder)  # refuses links in the place of folders
+    try:
+        stamps = stamps_of.files(folder, ".json")
+    except OSError:
+        stamps = dict.fromkeys(store.list(folder), "")  # raises what it has to say
+    named = ((manifest_name(file, exp_hash), stamp) for file, stamp in stamps.items())
+    return {name: stamp for name, stamp in named if name is not None}
+
+
+def _take_in(
+    rows: dict[CheckpointName, IndexRow],
+    stamps: Mapping[CheckpointName, str],
+    read: Mapping[CheckpointName, Examined | None],
+) -> dict[CheckpointName, IndexRow]:
+    """Remember what was read; return the rows of what cannot be read now."""
+    passing = {}
+    for name, found in read.items():
+        old = rows.pop(name, None)
+        if found is None:
+            continue
+        row = IndexRow(stamp=stamps[name], entry=found.entry)
+        if not row.stamp and found.content is not None:
+            row.content = bytes(found.content)
+        if not found.is_settled:
+            passing[name] = row
+            continue
+        row.is_indexed = old is not None and old.is_indexed and old.entry == found.entry
+        rows[name] = row
+    return passing

@@ -63,6 +63,13 @@ class LocalStamps:
             return {}
         return found
 
+    def listing(self, folder: str, ending: str) -> set[str]:
+        """Return the names in a folder that end like this; a folder that is not there has none."""
+        try:
+            return {name for name in os.listdir(self._root + folder) if name.endswith(ending)}  # noqa: PTH208
+        except OSError:
+            return set()  # whoever reads it through the store gets the reason
+
     def names(self, key: str) -> str | None:
         """Return the stamp of the names in a folder; None if it is not there."""
         return self._of(key, folder=True)

@@ -73,14 +73,13 @@ def copy_all(pairs: Sequence[tuple[memoryview, memoryview]]) -> None:
     Args:
         pairs: (destination, source) of equal lengths.
     """
-    size_bytes = sum(len(target) for target, _ in pairs)
+    if sum(len(target) for target, _ in pairs) < _THREADS_FROM_BYTES:
+        for target, source in pairs:
+            target[:] = source
+        return
     pieces = _Pieces(pairs)
-    threads = []
-    if size_bytes >= _THREADS_FROM_BYTES:
-        helpers = min(_MAX_THREADS, os.cpu_count() or 1) - 1
-        threads = [
-            threading.Thread(target=pieces.work, name="weightslab-copy") for _ in range(helpers)
-        ]
+    helpers = min(_MAX_THREADS, os.cpu_count() or 1) - 1
+    threads = [threading.Thread(target=pieces.work, name="weightslab-copy") for _ in range(helpers)]
     started = []
     for thread in threads:
         try:

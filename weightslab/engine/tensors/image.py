@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import torch
@@ -29,6 +29,12 @@ if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping
 
     from weightslab.engine.values import TensorRecord
+
+# dtypes whose arrays `memoryview.cast` takes on every Python
+_AS_NUMPY: Final = frozenset(
+    {torch.float32, torch.float64, torch.int64, torch.int32, torch.uint8, torch.bool}
+)
+_PLAIN: Final = frozenset({torch.Tensor, torch.nn.Parameter})
 
 __all__ = [
     "FileHeader",
@@ -107,6 +113,15 @@ def _packed(tensor: torch.Tensor, name: str) -> PackedTensor:
 def _bytes_of(tensor: torch.Tensor) -> memoryview:
     if not tensor.numel():
         return memoryview(b"")
+    if (  # the usual case, in a quarter of the calls: a small save is made of calls
+        tensor.dtype in _AS_NUMPY
+        and type(tensor) in _PLAIN
+        and tensor.is_cpu
+        and tensor.is_contiguous()
+        and not tensor.is_neg()
+    ):
+        plain_array: Any = tensor.detach().numpy()
+        return memoryview(plain_array).cast("B")
     plain = tensor.detach().as_subclass(torch.Tensor).resolve_conj().resolve_neg()
     # a contiguous tensor may have any stride along a dimension of size 1, and view() minds it
     flat = plain.cpu().contiguous().as_strided((plain.numel(),), (1,))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from weightslab.engine.digests import digest_parts
@@ -48,6 +49,7 @@ class FileImage:
     aliases: dict[str, str] = field(default_factory=dict)
     whole: memoryview | None = None
     _digests: tuple[str, list[str]] | None = field(default=None, repr=False)
+    _records: tuple[FileRecord, dict[str, TensorRecord]] | None = field(default=None, repr=False)
 
     @property
     def size_bytes(self) -> int:
@@ -68,6 +70,9 @@ class FileImage:
             file_name: name that the file will have.
             part: `model`, `model.{name}`, `training` or `stable`.
         """
+        known = self._records
+        if known is not None and (known[0].name, known[0].part) == (file_name, part):
+            return known
         if self._digests is None:
             self._digests = digest_parts(self.parts)
         whole, (head, *each) = self._digests
@@ -79,17 +84,21 @@ class FileImage:
             header_size_bytes=len(self.parts[0]),
             header_digest=head,
         )
-        return file, {
-            name: TensorRecord(
-                file=file_name,
-                dtype=entry.dtype,
-                shape=entry.shape,
-                offset=entry.offset,
-                size_bytes=entry.size_bytes,
-                digest=digest,
-            )
-            for (name, entry), digest in zip(self.entries.items(), each, strict=True)
-        }
+        self._records = (
+            file,
+            {
+                name: TensorRecord(
+                    file=file_name,
+                    dtype=entry.dtype,
+                    shape=entry.shape,
+                    offset=entry.offset,
+                    size_bytes=entry.size_bytes,
+                    digest=digest,
+                )
+                for (name, entry), digest in zip(self.entries.items(), each, strict=True)
+            },
+        )
+        return self._records
 
     def select(self, names: Collection[str]) -> dict[str, PackedTensor]:
         """Return some of the tensors, to be packed into another file; nothing is copied."""
@@ -132,26 +141,37 @@ def pack(
         metadata: text -> text to put into the header beside `{"format": "pt"}`.
     Raises: NotStorableError for a name that the header cannot hold.
     """
+    specs = tuple((n, t.dtype, t.shape, len(t.data)) for n, t in tensors.items())
+    aliases = dict(aliases or {})
+    texts = {**aliases, **(metadata or {}), **_FORMAT}
+    head, entries = _layout(specs, tuple(texts.items()))
+    parts: list[memoryview | bytes] = [head, *(tensors[name].data for name in entries)]
+    return FileImage(parts=parts, entries=dict(entries), aliases=aliases)
+
+
+@lru_cache(maxsize=16)  # a training saves the same few layouts again and again
+def _layout(
+    specs: tuple[tuple[str, str, tuple[int, ...], int], ...], metadata: tuple[tuple[str, str], ...]
+) -> tuple[bytes, dict[str, HeaderEntry]]:
+    """Return the header, and name -> entry in the order of the bytes.
+
+    Args:
+        specs: name, dtype, shape and size in bytes of each tensor.
+        metadata: text and text.
+    """
     relative: dict[str, HeaderEntry] = {}
     position = 0
     # largest items first, so that every tensor is aligned to its item size without padding
-    for name in sorted(tensors, key=lambda n: (-_item_bytes(tensors[n].dtype), n)):
-        tensor = tensors[name]
-        entry = HeaderEntry(
-            dtype=tensor.dtype, shape=tensor.shape, offset=position, size_bytes=len(tensor.data)
-        )
-        relative[name] = entry
-        position += entry.size_bytes
-    aliases = dict(aliases or {})
-    head = render_header(relative, {**aliases, **(metadata or {}), **_FORMAT})
-    entries = {
+    for name, dtype, shape, size in sorted(specs, key=lambda s: (-_item_bytes(s[1]), s[0])):
+        relative[name] = HeaderEntry(dtype=dtype, shape=shape, offset=position, size_bytes=size)
+        position += size
+    head = render_header(relative, dict(metadata))
+    return head, {
         name: HeaderEntry(
             dtype=e.dtype, shape=e.shape, offset=e.offset + len(head), size_bytes=e.size_bytes
         )
         for name, e in relative.items()
     }
-    parts: list[memoryview | bytes] = [head, *(tensors[name].data for name in relative)]
-    return FileImage(parts=parts, entries=entries, aliases=aliases)
 
 
 def _item_bytes(dtype: str) -> int:

@@ -98,12 +98,11 @@ def tie_key(tensor: torch.Tensor) -> Hashable:
     if not tensor.numel():
         return id(tensor)
     return (
-        tensor.device,
-        tensor.untyped_storage().data_ptr(),
-        tensor.storage_offset(),
-        tuple(tensor.shape),
+        tensor.data_ptr(),
+        tensor.shape,
         tensor.stride(),
         tensor.dtype,
+        tensor.device,
         tensor.is_conj(),
         tensor.is_neg(),
     )

@@ -20,7 +20,7 @@ from weightslab.engine.tensors.header import METADATA
 from weightslab.engine.tensors.storable import require_storable, tie_key
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterator, Mapping
+    from collections.abc import Hashable, Mapping
 
 __all__ = ["join", "split"]
 
@@ -29,6 +29,8 @@ _DTYPE: Final = "$torch.dtype"
 _DEVICE: Final = "$torch.device"
 _SIZE: Final = "$torch.Size"
 _MAPPINGS: Final = (dict, OrderedDict, Counter)
+_LEAVES: Final = frozenset({int, float, bool, str, type(None)})
+_NO_LEAVES: Final = _LEAVES | {dict, list, tuple}
 _INTEGER: Final = re.compile(r"-?[0-9]")
 
 
@@ -47,7 +49,9 @@ def split(state: object, *, prefix: str = "") -> tuple[dict[str, torch.Tensor], 
     places: dict[int, str] = {}
     first: dict[Hashable, str] = {}
     tensors: dict[str, torch.Tensor] = {}
-    for name, tensor in _walk(state, prefix, 0):
+    found: list[tuple[str, torch.Tensor]] = []
+    _walk(state, prefix, 0, found)
+    for name, tensor in found:
         if id(tensor) in places:
             continue
         require_storable(tensor, name)
@@ -56,6 +60,8 @@ def split(state: object, *, prefix: str = "") -> tuple[dict[str, torch.Tensor], 
         tensors.setdefault(kept, tensor)
 
     def leaf(value: object, path: str) -> Any:
+        if type(value) in _NO_LEAVES:
+            return NotImplemented
         if isinstance(value, torch.Tensor):
             if id(value) not in places:
                 raise NotStorableError(
@@ -67,18 +73,21 @@ def split(state: object, *, prefix: str = "") -> tuple[dict[str, torch.Tensor], 
     return tensors, encode(state, leaf=leaf, path=prefix or "state")
 
 
-def _walk(value: Any, name: str, depth: int) -> Iterator[tuple[str, torch.Tensor]]:
-    """Yield the name of each place that holds a tensor, and the tensor."""
+def _walk(value: Any, name: str, depth: int, found: list[tuple[str, torch.Tensor]]) -> None:
+    """Append the name of each place that holds a tensor, and the tensor."""
+    kind = type(value)
+    if kind in _LEAVES:
+        return
     if isinstance(value, torch.Tensor):
-        yield name or "tensor", value
+        found.append((name or "tensor", value))
     elif depth > MAX_DEPTH:
         return  # `encode` refuses it, and says where
-    elif type(value) in _MAPPINGS:
+    elif kind in _MAPPINGS:
         for key, item in value.items():
-            yield from _walk(item, _below(name, _segment(key)), depth + 1)
-    elif type(value) in (list, tuple):
+            _walk(item, _below(name, _segment(key)), depth + 1, found)
+    elif kind in (list, tuple):
         for position, item in enumerate(value):
-            yield from _walk(item, _below(name, str(position)), depth + 1)
+            _walk(item, _below(name, str(position)), depth + 1, found)
 
 
 def _below(name: str, segment: str) -> str:
