@@ -137,11 +137,10 @@ def _number(draft: Draft) -> Manifest:
 def _revisions(store: Store, draft: Draft) -> dict[int, CheckpointName]:
     """Return the revisions of the step that have a manifest, damaged or not."""
     found = {}
-    for file in store.list(layout.model_folder(draft.exp_hash)):
-        if file.startswith(draft.name.stem):  # parsing each of thousands takes longer than the save
-            parsed = layout.parse_checkpoint_file(file)
-            if parsed is not None and parsed[1] == "json" and parsed[0].step == draft.step:
-                found[parsed[0].revision] = parsed[0]
+    for file in store.list(layout.model_folder(draft.exp_hash), starting=draft.name.stem):
+        parsed = layout.parse_checkpoint_file(file)
+        if parsed is not None and parsed[1] == "json" and parsed[0].step == draft.step:
+            found[parsed[0].revision] = parsed[0]
     return found
 
 
@@ -281,12 +280,11 @@ def _remove_files(store: Store, name: CheckpointName) -> list[str]:
     """Remove the tensor files of a revision; the caller holds it and it has no manifest."""
     folder = layout.model_folder(name.exp_hash)
     removed = []
-    for file in store.list(folder):
-        if file.startswith(name.stem):
-            found = layout.parse_checkpoint_file(file)
-            if found is not None and found[0] == name and found[1].endswith("safetensors"):
-                store.delete(folder + file)
-                removed.append(folder + file)
+    for file in store.list(folder, starting=name.stem):
+        found = layout.parse_checkpoint_file(file)
+        if found is not None and found[0] == name and found[1].endswith("safetensors"):
+            store.delete(folder + file)
+            removed.append(folder + file)
     return removed
 
 

@@ -163,7 +163,7 @@ class LocalStore:
             self._make_folders(path.parent)
         return take(key, path)
 
-    def list(self, prefix: str) -> list[str]:
+    def list(self, prefix: str, *, starting: str = "") -> list[str]:
         # docstring inherited
         folder = self._folder(prefix)
         found = []
@@ -171,7 +171,7 @@ class LocalStore:
             try:
                 with os.scandir(folder) as entries:
                     for entry in entries:
-                        if is_key_part(entry.name):
+                        if entry.name.startswith(starting) and is_key_part(entry.name):
                             is_folder = entry.is_dir(follow_symlinks=False)
                             found.append(f"{entry.name}/" if is_folder else entry.name)
             except (FileNotFoundError, NotADirectoryError):

@@ -145,14 +145,15 @@ class MemoryStore:
                 self._touch(_parent(key))
             self._held.discard(key)
 
-    def list(self, prefix: str) -> list[str]:
+    def list(self, prefix: str, *, starting: str = "") -> list[str]:
         # docstring inherited
         start = "".join(f"{part}/" for part in check_prefix(prefix))
         with self._lock:
             files = [name for name in self._files if name.startswith(start)]
             folders = [f"{name}/" for name in self._folders if name and name.startswith(start)]
         inside = (name[len(start) :] for name in files + folders)
-        return sorted(name for name in inside if name and "/" not in name[:-1])
+        names = (name for name in inside if name and "/" not in name[:-1])
+        return sorted(name for name in names if name.startswith(starting))
 
     def stat(self, key: str) -> KeyStat | None:
         # docstring inherited

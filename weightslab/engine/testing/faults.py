@@ -86,9 +86,9 @@ class _Around:
         # docstring inherited
         return self.store.stat(key)
 
-    def list(self, prefix: str) -> list[str]:
+    def list(self, prefix: str, *, starting: str = "") -> list[str]:
         # docstring inherited
-        return self.store.list(prefix)
+        return self.store.list(prefix, starting=starting)
 
 
 class FaultyStore(_Around):

@@ -202,6 +202,13 @@ class StoreContract(HoldContract):
         assert store.list("a") == ["deep/", "x"]
         assert store.list("a/") == ["deep/", "x"]
 
+    def test_list_gives_only_names_that_start_as_asked(self, store: Store) -> None:
+        for key in ("f/step_1.json", "f/step_1.bin", "f/step_10.json", "f/other", "f/step_1/x"):
+            store.put(key, [b"x"])
+        assert store.list("f", starting="step_1.") == ["step_1.bin", "step_1.json"]
+        assert store.list("f", starting="step_1")[2:] == ["step_1/", "step_10.json"]
+        assert store.list("f", starting="step_9") == []
+
     def test_list_of_what_is_no_folder_is_empty(self, store: Store) -> None:
         store.put("file", [b"x"])
         assert store.list("nowhere") == []
