@@ -128,12 +128,16 @@ class Course:
 
         O(n log n) after the epoch or the samples changed: 0.15 s for a million.
         """
-        active, epoch = self._active_now(), self.place.epoch
+        active, epoch = self.active(), self.place.epoch
         if self._order is None or self._order[0] != epoch or self._order[1].active is not active:
             self._order = epoch, self._made(active, epoch)
         return self._order[1]
 
-    def _active_now(self) -> ActiveRows:
+    def active(self) -> ActiveRows:
+        """Return the samples that are active now; O(n) after they changed.
+
+        Raises: ValueError for a sample that has no place in the data set.
+        """
         if self._active is None or self._active.state != self.samples.state:
             active = ActiveRows.of(self.samples)
             self._indices = self._index.find(active)

@@ -98,7 +98,7 @@ class ResumableSampler:
         )
         index = UidIsIndex() if dataset_uids is None else index_of(dataset_uids)
         self._course = Course(_samples_of(samples), plan, index)
-        self._course.order()  # a sample without a place in the data set is told here
+        self._course.active()  # a sample without a place in the data set is told here
         self._accept = frozenset(accept)
         self._batches: Batches | None = None
 
