@@ -3,6 +3,7 @@ that draws ahead without workers."""
 
 from __future__ import annotations
 
+import contextlib
 from collections import deque
 
 MASK = (1 << 64) - 1
@@ -118,7 +119,5 @@ class AheadLoader:
             self._draw()
 
     def _draw(self):
-        try:
+        with contextlib.suppress(StopIteration):
             self.queue.append(next(self.batches))
-        except StopIteration:
-            pass

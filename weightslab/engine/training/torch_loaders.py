@@ -98,11 +98,13 @@ def follow(made: Followed, caller: FrameType, *, continues: bool) -> None:
     if not isinstance(asking, _BaseDataLoaderIter) or _keeps_own_state(asking):
         return
     loader = caller.f_locals.get("loader")
-    if not getattr(loader, "in_order", True) and getattr(loader, "num_workers", 0) > 0:
-        raise ValueError("in_order=False hands batches over as they come; no order can be resumed")
     iterator: Any = asking
     if not isinstance(iterator, (_Single, _Multi)):
-        iterator.__class__ = _followed_class(type(iterator))
+        try:
+            iterator.__class__ = _followed_class(type(iterator), loader)
+        except (TypeError, ValueError):
+            iterator._shutdown = True  # there are no workers yet; its `__del__` asks for that
+            raise
         iterator.quiet = None
     if caller.f_code.co_name == "__init__" and (continues or _persists(loader)):
         iterator.quiet = _Quiet(getattr(loader, "generator", None) or torch.default_generator)
@@ -127,7 +129,9 @@ def _keeps_own_state(iterator: Any) -> bool:
     return callable(getattr(iterator, "state_dict", None))
 
 
-def _followed_class(kind: type) -> type:
+def _followed_class(kind: type, loader: Any) -> type:
+    if not getattr(loader, "in_order", True) and getattr(loader, "num_workers", 0) > 0:
+        raise ValueError("in_order=False hands batches over as they come; no order can be resumed")
     if kind is _SingleProcessDataLoaderIter:
         return _Single
     if kind is _MultiProcessingDataLoaderIter:

@@ -18,7 +18,7 @@ KEYS = re.findall(r"^\| (\d+), (\d+) \| `([0-9a-f]{16})` \|$", PAGE, re.MULTILIN
 SPOTS = re.findall(r"^\| `(.+)` \| `([0-9a-f]{16})` \|$", PAGE, re.MULTILINE)
 ORDERS = re.findall(r"^\| `(.+)` \| (\d+), (\d+) \| `(\[.+\])` \|$", PAGE, re.MULTILINE)
 # lane 0 of the mix is the same for each pair: found by choosing the first word and solving for the second
-TWINS = ("00000050]f=_]j6\"", "00000400~^*gjUy%", "00001765x=*,Nj-u", "aaaaaaaabbbbbbbb")
+TWINS = ('00000050]f=_]j6"', "00000400~^*gjUy%", "00001765x=*,Nj-u", "aaaaaaaabbbbbbbb")
 
 
 def ordered(uids, key):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import json
 
 import numpy as np
@@ -25,6 +26,10 @@ def make(samples=10, **options):
     return ResumableSampler(samples, **{"batch_size": 3} | options)
 
 
+def joined(batches):
+    return list(itertools.chain.from_iterable(batches))
+
+
 def state_after(count, **options):
     """A sampler, and its state after some batches."""
     sampler = make(**options)
@@ -41,7 +46,7 @@ def test_batches_are_the_order_cut_into_pieces():
 
 def test_the_next_loop_is_the_next_epoch():
     sampler = make()
-    assert [sum(sampler, []), sum(sampler, [])] == [EPOCH_0, EPOCH_1]
+    assert [joined(sampler), joined(sampler)] == [EPOCH_0, EPOCH_1]
 
 
 def test_drop_last_leaves_out_what_makes_no_batch():
@@ -85,7 +90,8 @@ def test_uids_are_found_in_the_data_set(dataset_uids):
 
 
 @pytest.mark.parametrize(
-    "dataset_uids", [[30, 10, 20], torch.tensor([30, 10, 20]), ["30", "10", "20"], [30, "10", 20, "x"]]
+    "dataset_uids",
+    [[30, 10, 20], torch.tensor([30, 10, 20]), ["30", "10", "20"], [30, "10", 20, "x"]],
 )
 def test_integers_are_found_however_they_are_given(dataset_uids):
     assert list(make([10, "20", 30], shuffle=False, dataset_uids=dataset_uids)) == [[1, 2, 0]]
@@ -133,18 +139,18 @@ def test_an_epoch_may_be_set():
     sampler.set_epoch(0)
     assert sampler.position == 6
     sampler.set_epoch(1)
-    assert sum(sampler, []) == EPOCH_1
+    assert joined(sampler) == EPOCH_1
     sampler.set_epoch(0)
-    assert sum(sampler, []) == EPOCH_0
+    assert joined(sampler) == EPOCH_0
 
 
 def test_a_loop_that_sets_every_epoch_runs_each_once():
-    sampler, state = state_after(2)
+    _, state = state_after(2)
     resumed, found = make(), []
     resumed.load_state_dict(state)
     for epoch in range(resumed.epoch, 2):
         resumed.set_epoch(epoch)
-        found += sum(resumed, [])
+        found += joined(resumed)
     assert found == EPOCH_0[6:] + EPOCH_1
 
 
@@ -175,7 +181,7 @@ def test_what_was_over_stays_over_with_smaller_batches():
     _, state = state_after(3, drop_last=True)
     sampler = make(batch_size=1, drop_last=True)
     sampler.load_state_dict(state)
-    assert sum(sampler, []) == EPOCH_1
+    assert joined(sampler) == EPOCH_1
 
 
 def test_a_state_survives_json_and_the_tensor_tree():
@@ -218,7 +224,7 @@ def test_other_samples_are_accepted_on_request():
     _, state = state_after(2)
     sampler = make([uid for uid in range(12) if uid not in (3, 5)], accept=("samples",))
     sampler.load_state_dict(state)
-    rest = sum(sampler, [])
+    rest = joined(sampler)
     assert [uid for uid in rest if uid < 10] == [0, 8, 6]
     assert set(rest) <= {0, 8, 6, 10, 11}
 
@@ -280,7 +286,7 @@ def test_a_discarded_sample_does_not_come_and_the_others_stay_in_order():
         if len(found) == 1:
             sampler.discard([2, 8, 3])
     assert found == [[3, 4, 9], [7, 1, 0], [5, 6]]
-    assert sum(sampler, []) == [uid for uid in EPOCH_1 if uid not in (2, 8, 3)]
+    assert joined(sampler) == [uid for uid in EPOCH_1 if uid not in (2, 8, 3)]
 
 
 def test_a_set_that_is_changed_elsewhere_counts_as_well():
@@ -308,7 +314,7 @@ def test_an_added_sample_comes_in_its_turn():
     batches = iter(sampler)
     assert [next(batches) for _ in range(2)] == [[3], [4]]
     sampler.add([9])
-    assert sum(batches, []) == [9, *first[2:]]
+    assert joined(batches) == [9, *first[2:]]
 
 
 def test_a_sample_that_was_used_does_not_come_again_after_it_was_away():
@@ -317,7 +323,7 @@ def test_a_sample_that_was_used_does_not_come_again_after_it_was_away():
     next(batches)
     sampler.discard([4])
     sampler.restore([4])
-    assert sum(batches, []) == EPOCH_0[3:]
+    assert joined(batches) == EPOCH_0[3:]
 
 
 def test_discarding_the_rest_ends_the_epoch_and_restoring_resumes_it():
@@ -337,7 +343,7 @@ def test_what_is_restored_with_the_last_batch_comes_in_the_next_epoch():
         if len(found) == 9:
             sampler.restore([6])
     assert found == EPOCH_0[:9]
-    assert sum(sampler, []) == EPOCH_1
+    assert joined(sampler) == EPOCH_1
 
 
 def test_a_frozen_set_cannot_be_discarded_from():
@@ -368,9 +374,9 @@ def test_the_last_batch_is_filled_up_with_its_own_first_samples():
 
 def test_drop_last_leaves_out_what_makes_no_batch_for_every_rank():
     parts = [
-        sum(make(batch_size=2, num_replicas=3, rank=rank, drop_last=True), []) for rank in range(3)
+        joined(make(batch_size=2, num_replicas=3, rank=rank, drop_last=True)) for rank in range(3)
     ]
-    assert sorted(sum(parts, [])) == sorted(EPOCH_0[:6])
+    assert sorted(joined(parts)) == sorted(EPOCH_0[:6])
 
 
 def test_all_ranks_have_the_same_state():
