@@ -67,6 +67,11 @@ def test_each_name_in_all_is_there(path):
 
 def test_doors_are_those_that_users_know():
     doors = importlib.import_module("weightslab.components").__all__
-    known = {"CheckpointManagerV2", "ExperimentHashGenerator", "SampleSet"}
+    known = {
+        "CheckpointManagerV2",
+        "ExperimentHashGenerator",
+        "ResumableSampler",
+        "SampleSet",
+    }
     assert known <= set(doors)
     assert set(doors) <= {"CheckpointManager", *known}

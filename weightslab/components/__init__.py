@@ -12,12 +12,14 @@ if TYPE_CHECKING:
     from weightslab.components.checkpoint_manager_v2 import CheckpointManagerV2
     from weightslab.components.experiment_hash import ExperimentHashGenerator
     from weightslab.engine.identity.samples import SampleSet
+    from weightslab.engine.training.sampler import ResumableSampler
 
-__all__ = ["CheckpointManagerV2", "ExperimentHashGenerator", "SampleSet"]
+__all__ = ["CheckpointManagerV2", "ExperimentHashGenerator", "ResumableSampler", "SampleSet"]
 
 _DOORS = {
     "CheckpointManagerV2": "weightslab.components.checkpoint_manager_v2",
     "ExperimentHashGenerator": "weightslab.components.experiment_hash",
+    "ResumableSampler": "weightslab.engine.training.sampler",
     "SampleSet": "weightslab.engine.identity.samples",
 }
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     Int64 = npt.NDArray[np.int64]
     Bytes = npt.NDArray[np.uint8]
 
-__all__ = ["mix_int", "mix_text", "mix_texts", "sum_ints"]
+__all__ = ["mix_int", "mix_ints", "mix_text", "mix_texts", "stir", "stir_word", "sum_ints"]
 
 MASK: Final = (1 << 64) - 1
 # the first 64 bits of the fractional parts of sqrt(2) and sqrt(3), as in SHA-512: chosen by nobody
@@ -74,6 +74,11 @@ def mix_text(data: bytes) -> tuple[int, int]:
     )
 
 
+def stir_word(word: int, key: int) -> int:
+    """Return fmix[1](word ^ key): another number for each key, and for one key a bijection."""
+    return _fmix(1, word ^ key)
+
+
 def _mix_words(lane: int, h: int, data: bytes) -> int:
     for at in range(0, len(data), 8):
         h = _fmix(lane, h ^ int.from_bytes(data[at : at + 8], "little"))
@@ -115,6 +120,29 @@ def sum_ints(values: npt.NDArray[np.int64]) -> tuple[int, int]:
         return sums
 
     return _total(in_parts(words.size, work))
+
+
+def mix_ints(values: npt.NDArray[np.int64]) -> Words:
+    """Return lane 0 of each integer, uint64 [n]."""
+    import numpy as np
+
+    return _mix_each(0, np.ascontiguousarray(values).view(np.uint64), _start(0, TAG_INT, 8))
+
+
+def stir(words: Words, key: int) -> Words:
+    """Return `stir_word` of each word, uint64 [n]."""
+    return _mix_each(1, words, key)
+
+
+def _mix_each(lane: int, words: Words, key: int) -> Words:
+    import numpy as np
+
+    mixed: Words = words ^ np.uint64(key)
+    scratch = np.empty(min(_BLOCK, words.size), np.uint64)
+    for at in range(0, words.size, _BLOCK):
+        block = mixed[at : at + _BLOCK]
+        _fmix_in_place(lane, block, scratch[: block.size])
+    return mixed
 
 
 def mix_texts(texts: Texts) -> tuple[Words, tuple[int, int]]:
