@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from weightslab.engine.errors import CheckpointError
+from weightslab.engine.errors import CheckpointError, StateMismatchError
 from weightslab.engine.training.copying import copy_tensors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
 
-__all__ = ["RestorePlan", "apply_all", "class_name", "own_copy"]
+__all__ = ["RestorePlan", "apply_all", "check_class", "class_name", "own_copy"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +78,19 @@ def apply_all(plans: Collection[RestorePlan]) -> None:
 def class_name(item: object) -> str:
     """Return `module.Class` of an object."""
     return f"{type(item).__module__}.{type(item).__qualname__}"
+
+
+def check_class(saved: object, live: str, *, hint: str) -> None:
+    """Compare top-level package and name: libraries move classes between their modules.
+
+    Raises: StateMismatchError naming both; `hint` says what else can be done.
+    """
+    parts = [str(name).split(".") for name in (saved, live)]
+    if len({(path[0], path[-1]) for path in parts}) > 1:
+        raise StateMismatchError(
+            f"the checkpoint holds the state of {saved}, not of {live}",
+            hint=f"make the one that was saved, or {hint}",
+        )
 
 
 def own_copy(tree: Any, places: Mapping[int, torch.Tensor] | None = None) -> Any:

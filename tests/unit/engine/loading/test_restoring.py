@@ -15,6 +15,7 @@ from weightslab.engine.errors import (
 )
 from weightslab.engine.loading.reading import read_state
 from weightslab.engine.loading.restoring import restore, summary
+from weightslab.engine.loading.target import RestoreTarget
 from weightslab.engine.repository.catalog import ScanCatalog
 from weightslab.engine.repository.commit import commit_checkpoint
 from weightslab.engine.saving.drafting import CheckpointFacts, make_draft
@@ -46,9 +47,10 @@ def commit(store, models, optimizers, **more):
 
 
 def load(store, manifest, model, optimizers, *, load_optimizer=True, given=True):
-    restore(
-        store, manifest, {"model": model}, optimizers, load_optimizer=load_optimizer, given=given
+    target = RestoreTarget(
+        models={"model": model}, optimizers=optimizers, load_optimizer=load_optimizer, given=given
     )
+    restore(store, manifest, target)
 
 
 def test_state_read_is_bit_equal_and_typed(saved):
