@@ -29,6 +29,8 @@ _DTYPE: Final = "$torch.dtype"
 _DEVICE: Final = "$torch.device"
 _SIZE: Final = "$torch.Size"
 _MAPPINGS: Final = (dict, OrderedDict, Counter)
+_CONTAINERS: Final = frozenset({dict, list, tuple})
+_NO_TENSORS: Final = frozenset({type(None), bool, int, float, str, bytes})
 _INTEGER: Final = re.compile(r"-?[0-9]")
 
 
@@ -56,6 +58,8 @@ def split(state: object, *, prefix: str = "") -> tuple[dict[str, torch.Tensor], 
         tensors.setdefault(kept, tensor)
 
     def leaf(value: object, path: str) -> Any:
+        if type(value) in _CONTAINERS:
+            return NotImplemented
         if isinstance(value, torch.Tensor):
             if id(value) not in places:
                 raise NotStorableError(
@@ -75,10 +79,12 @@ def _walk(value: Any, name: str, depth: int) -> Iterator[tuple[str, torch.Tensor
         return  # `encode` refuses it, and says where
     elif type(value) in _MAPPINGS:
         for key, item in value.items():
-            yield from _walk(item, _below(name, _segment(key)), depth + 1)
+            if type(item) not in _NO_TENSORS:  # most values; names are built for the others alone
+                yield from _walk(item, _below(name, _segment(key)), depth + 1)
     elif type(value) in (list, tuple):
         for position, item in enumerate(value):
-            yield from _walk(item, _below(name, str(position)), depth + 1)
+            if type(item) not in _NO_TENSORS:
+                yield from _walk(item, _below(name, str(position)), depth + 1)
 
 
 def _below(name: str, segment: str) -> str:

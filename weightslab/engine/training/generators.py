@@ -15,7 +15,13 @@ from weightslab.engine.training.plan import RestorePlan, check_class, class_name
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["capture_generator", "is_generator", "plan_generator_restore"]
+__all__ = [
+    "capture_generator",
+    "generator_state",
+    "is_generator",
+    "plan_generator_restore",
+    "plan_state_restore",
+]
 
 _KINDS: Final = (
     random.Random,
@@ -24,8 +30,8 @@ _KINDS: Final = (
     np.random.BitGenerator,
     torch.Generator,
 )
-_PYTHON_WORDS: Final = struct.Struct("=625I")  # 624 words of MT19937 and the position in them
-_TENSOR_ITEMS: Final = 64  # arrays from here on are tensors; MT19937 has 624 items, others 1 to 5
+_PYTHON_WORDS: Final = struct.Struct("<625I")  # 624 words of MT19937 and the position in them
+_LONG_ITEMS: Final = 64  # from here on as bytes; MT19937 has 624 words, the others at most 5
 # A position outside makes NumPy read memory that is not its own.
 _POSITIONS: Final = {"pos": 624, "buffer_pos": 4}  # MT19937; Philox4x64
 
@@ -43,19 +49,32 @@ def capture_generator(item: Any) -> dict[str, Any]:
             `torch.Generator` of any device.
     Raises: NotStorableError for one whose state cannot be read (`random.SystemRandom`).
     """
+    return {"class": class_name(item), "state": _with_tensors(generator_state(item))}
+
+
+def generator_state(item: Any) -> dict[str, Any]:
+    """Return the state as plain values; long arrays of words are `bytes`, little-endian.
+
+    Raises: as `capture_generator`.
+    """
     if isinstance(item, torch.Generator):
-        state: Any = {"device": item.device.type, "bytes": item.get_state()}
-    elif isinstance(item, random.Random):
-        state = _python_state(item)
-    else:
-        state = _packed(_numpy_state(item))
-    return {"class": class_name(item), "state": state}
+        return {"device": item.device.type, "words": item.get_state().numpy().tobytes()}
+    if isinstance(item, random.Random):
+        return _python_state(item)
+    packed: dict[str, Any] = _packed(_numpy_state(item))
+    return packed
+
+
+def _with_tensors(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _with_tensors(entry) for key, entry in value.items()}
+    if isinstance(value, bytes):
+        return torch.frombuffer(bytearray(value), dtype=torch.uint8)
+    return value
 
 
 def plan_generator_restore(item: Any, saved: Any) -> RestorePlan:
     """Check that a saved state is one of the same kind of generator; nothing is changed.
-
-    The state is given to another generator of the kind first, so that whatever it refuses is known.
 
     Raises: StateMismatchError.
     """
@@ -63,28 +82,50 @@ def plan_generator_restore(item: Any, saved: Any) -> RestorePlan:
     if not isinstance(saved, dict) or not isinstance(saved.get("state"), dict):
         raise StateMismatchError(f"the saved state of {what} is not in order")
     check_class(saved.get("class"), what, hint="leave its state out")
+    return plan_state_restore(item, saved["state"])
+
+
+def plan_state_restore(item: Any, state: Any) -> RestorePlan:
+    """Check that what `generator_state` returned, with tensors for bytes, fits; nothing is changed.
+
+    The state is given to another generator of the kind first, so that whatever it refuses is known.
+
+    Raises: StateMismatchError.
+    """
+    what = class_name(item)
     try:
-        return RestorePlan(what, _ready(item, saved["state"]))
+        return RestorePlan(what, _ready(item, state))
     except StateMismatchError:
         raise
-    except (KeyError, TypeError, ValueError, OverflowError, RuntimeError, IndexError) as error:
+    except (
+        AttributeError,
+        IndexError,
+        KeyError,
+        OverflowError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+        struct.error,
+    ) as error:
         raise StateMismatchError(f"the saved state of {what} is not in order: {error}") from error
 
 
-def _ready(item: Any, state: dict[str, Any]) -> Callable[[], object]:
+def _ready(item: Any, state: Any) -> Callable[[], object]:
     """Return what sets the state, once another generator has taken it."""
+    if not isinstance(state, dict):
+        raise TypeError(f"it is a {type(state).__name__}")
     if isinstance(item, torch.Generator):
-        device, content = item.device, state["bytes"].clone()
+        device, words = item.device, state["words"].clone()
         if state["device"] != device.type:
             raise StateMismatchError(
                 f"the checkpoint has a generator of the device {state['device']}, not {device.type}",
                 hint="make it on the device it was saved from",
             )
-        torch.Generator(device=device).set_state(content)
-        return lambda: item.set_state(content)
+        torch.Generator(device=device).set_state(words)
+        return lambda: item.set_state(words)
     if isinstance(item, random.Random):
-        words = state["words"].numpy().tolist()
-        found = (state["version"], tuple(words), state["gauss"])
+        numbers = _PYTHON_WORDS.unpack(state["words"].numpy().tobytes())
+        found = (state["version"], numbers, state["gauss"])
         random.Random().setstate(found)  # noqa: S311 - no secret depends on it
         return lambda: item.setstate(found)
     return _ready_numpy(item, state)
@@ -94,16 +135,12 @@ def _ready(item: Any, state: dict[str, Any]) -> Callable[[], object]:
 def _python_state(item: random.Random) -> dict[str, Any]:
     try:
         version, words, gauss = item.getstate()
-        packed = bytearray(_PYTHON_WORDS.pack(*words))
+        packed = _PYTHON_WORDS.pack(*words)
     except (NotImplementedError, TypeError, ValueError, struct.error) as error:
         raise NotStorableError(
             f"the state of a {class_name(item)} cannot be read", hint="use random.Random(seed)"
         ) from error
-    return {
-        "version": version,
-        "words": torch.frombuffer(packed, dtype=torch.uint32),
-        "gauss": gauss,
-    }
+    return {"version": version, "words": packed, "gauss": gauss}
 
 
 # ---------------------------------------------------------------- NumPy
@@ -118,11 +155,11 @@ def _numpy_state(item: Any) -> dict[str, Any]:
 
 
 def _packed(value: Any) -> Any:
-    """Replace arrays by tensors, or by lists of numbers where they are short."""
+    """Replace arrays by their bytes, or by lists of numbers where they are short."""
     if isinstance(value, dict):
         return {key: _packed(entry) for key, entry in value.items()}
     if isinstance(value, np.ndarray):
-        return torch.from_numpy(value.copy()) if value.size >= _TENSOR_ITEMS else value.tolist()
+        return value.tobytes() if value.size >= _LONG_ITEMS else value.tolist()
     return value.item() if isinstance(value, np.generic) else value
 
 
@@ -158,7 +195,10 @@ def _unpacked(saved: Any, like: Any, name: str = "state") -> Any:
             raise ValueError(f"{name} has other entries")
         return {key: _unpacked(saved[key], value, key) for key, value in like.items()}
     if isinstance(like, np.ndarray):
-        array = np.array(saved.numpy() if isinstance(saved, torch.Tensor) else saved, like.dtype)
+        if isinstance(saved, torch.Tensor):
+            array = np.frombuffer(saved.numpy().tobytes(), like.dtype)
+        else:
+            array = np.array(saved, like.dtype)
         if array.shape != like.shape:
             raise ValueError(f"{name} has the shape {list(array.shape)}, not {list(like.shape)}")
         return array
