@@ -20,7 +20,7 @@ from weightslab.engine.tensors.header import METADATA
 from weightslab.engine.tensors.storable import require_storable, tie_key
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterator, Mapping
+    from collections.abc import Hashable, Mapping
 
 __all__ = ["join", "split"]
 
@@ -49,7 +49,9 @@ def split(state: object, *, prefix: str = "") -> tuple[dict[str, torch.Tensor], 
     places: dict[int, str] = {}
     first: dict[Hashable, str] = {}
     tensors: dict[str, torch.Tensor] = {}
-    for name, tensor in _walk(state, prefix, 0):
+    found: list[tuple[str, torch.Tensor]] = []
+    _find(state, prefix, 0, found)
+    for name, tensor in found:
         if id(tensor) in places:
             continue
         require_storable(tensor, name)
@@ -71,20 +73,20 @@ def split(state: object, *, prefix: str = "") -> tuple[dict[str, torch.Tensor], 
     return tensors, encode(state, leaf=leaf, path=prefix or "state")
 
 
-def _walk(value: Any, name: str, depth: int) -> Iterator[tuple[str, torch.Tensor]]:
-    """Yield the name of each place that holds a tensor, and the tensor."""
+def _find(value: Any, name: str, depth: int, found: list[tuple[str, torch.Tensor]]) -> None:
+    """Append the name of each place that holds a tensor, and the tensor."""
     if isinstance(value, torch.Tensor):
-        yield name or "tensor", value
+        found.append((name or "tensor", value))
     elif depth > MAX_DEPTH:
         return  # `encode` refuses it, and says where
     elif type(value) in _MAPPINGS:
         for key, item in value.items():
             if type(item) not in _NO_TENSORS:  # most values; names are built for the others alone
-                yield from _walk(item, _below(name, _segment(key)), depth + 1)
+                _find(item, _below(name, _segment(key)), depth + 1, found)
     elif type(value) in (list, tuple):
         for position, item in enumerate(value):
             if type(item) not in _NO_TENSORS:
-                yield from _walk(item, _below(name, str(position)), depth + 1)
+                _find(item, _below(name, str(position)), depth + 1, found)
 
 
 def _below(name: str, segment: str) -> str:

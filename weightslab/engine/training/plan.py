@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -135,6 +136,8 @@ def _collect(tree: Any, found: dict[int, torch.Tensor]) -> None:
 def _replaced(tree: Any, clones: dict[int, torch.Tensor]) -> Any:
     if isinstance(tree, torch.Tensor):
         return clones[id(tree)]
+    if isinstance(tree, Counter):  # made of pairs, it would count the pairs
+        return type(tree)({k: _replaced(v, clones) for k, v in tree.items()})
     if isinstance(tree, dict):
         return type(tree)((k, _replaced(v, clones)) for k, v in tree.items())
     if type(tree) in (list, tuple):

@@ -14,8 +14,8 @@ from weightslab.engine.errors import (
 )
 from weightslab.engine.loading.options import LoadOptions
 from weightslab.engine.loading.restoring import restore
-from weightslab.engine.loading.target import RestoreTarget
 from weightslab.engine.loading.selecting import load_tensors
+from weightslab.engine.loading.target import RestoreTarget
 from weightslab.engine.repository.catalog import ScanCatalog
 from weightslab.engine.repository.commit import commit_checkpoint
 from weightslab.engine.saving.drafting import CheckpointFacts, make_draft
@@ -193,8 +193,8 @@ def test_one_of_two_models_is_loaded_and_the_other_named():
 
 def test_checkpoint_of_other_models_alone_is_refused_even_so(saved):
     store, manifest = saved[:2]
+    target = RestoreTarget(models={"model.gen": make()[0]}, load_optimizer=False)
     with pytest.raises(StateMismatchError, match=r"holds model, not model\.gen"):
-        target = RestoreTarget(models={"model.gen": make()[0]}, load_optimizer=False)
         restore(store, manifest, target, LOOSE)
 
 

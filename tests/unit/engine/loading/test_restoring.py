@@ -127,6 +127,8 @@ def test_summary_has_the_values_of_the_save(saved, tmp_path):
     assert summary(manifest, folder=tmp_path) == {
         "step": 4,
         "revision": 1,
+        "epoch": None,
+        "samples_seen": None,
         "timestamp": "2026-01-02T00:00:00+00:00",
         "metadata": {"pair": (1, 2)},
         "metrics": {"loss": 0.5},
