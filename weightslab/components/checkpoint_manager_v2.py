@@ -23,7 +23,7 @@ from weightslab.components.identifying import (
 )
 from weightslab.components.live_objects import named_optimizers, parts_of
 from weightslab.components.loading import load_newest, load_step
-from weightslab.components.session import Session, is_writer, unwrapped
+from weightslab.components.session import Session, is_writer, unwrapped, world_of
 from weightslab.engine.errors import AsyncSaveError
 from weightslab.engine.identity.config import describe_config
 from weightslab.engine.identity.explain import diff_configs
@@ -38,6 +38,7 @@ from weightslab.engine.saving.drafting import (
     make_draft,
 )
 from weightslab.engine.saving.writer import record_event
+from weightslab.engine.training.state import check_count
 from weightslab.engine.values import HashUpdate
 
 if TYPE_CHECKING:
@@ -203,22 +204,28 @@ class CheckpointManagerV2:
         *,
         optimizer: Any = None,
         metrics: Mapping[str, float] | None = None,
+        epoch: int | None = None,
+        samples_seen: int | None = None,
     ) -> Path:
         """Commit a checkpoint: all of it, or nothing. On disk on return, unless `async_save`.
 
         Saving the same step again with the same content is a no-op; with another content it becomes
-        a new revision, and the old one stays.
+        a new revision, and the old one stays. Content is all of it: if random numbers were drawn
+        in between, training would go on differently, and that is another content.
 
         Args:
             model: module or dict of name -> module; else `model_name` in the ledger, the only one
                 registered, or the last one given.
             model_name: name in the ledger.
             step: optimizer step, int >= 0; None takes `model.current_step`.
-            save_optimizer: save the optimizer too, if there is one.
+            save_optimizer: save the training state too: the optimizer, if there is one, tracked
+                objects, the random state. False saves weights only.
             optimizer_name: name in the ledger.
             metadata: anything made of None, bool, int, float, str, bytes, list, tuple, dict.
             optimizer: optimizer, or dict of name -> optimizer.
             metrics: name -> number; what `root.best` looks at.
+            epoch: the epoch training is in; a load returns it.
+            samples_seen: samples trained on so far, over all ranks; a load returns it.
         Returns: path of the weights file (of the first name in a dict of models); with `async_save`
             the one it will have if the step is new.
         Raises: ExperimentNotFoundError (no hash yet), StateMismatchError (the model or the sample
@@ -229,6 +236,8 @@ class CheckpointManagerV2:
         current = self._session.get_current("save a checkpoint")
         live = self._session.live.get_model(model, model_name)
         parts, number, numbers = parts_of(live), check_step(step, live), check_metrics(metrics)
+        epoch = check_count(epoch, what="epoch")
+        samples_seen = check_count(samples_seen, what="samples_seen")
         optimizers = self._optimizers_to_save(optimizer, optimizer_name, wanted=save_optimizer)
         if not is_writer():
             name = layout.CheckpointName(exp_hash=current.exp_hash, step=number)
@@ -246,10 +255,31 @@ class CheckpointManagerV2:
             step=number,
             metadata=metadata,
             metrics=numbers,
+            epoch=epoch,
+            samples_seen=samples_seen,
+            world_size=world_of()[1],
         )
+        tracked = self._session.tracking.everything() if save_optimizer else {}
         return self._session.saver.save(
-            lambda: make_draft(parts, optimizers, facts), unwrapped(live)
+            lambda: make_draft(parts, optimizers, facts, tracked), unwrapped(live)
         )
+
+    def track(self, **objects: Any) -> None:
+        """Save and restore these objects with the optimizers from now on, under these names.
+
+            manager.track(scheduler=scheduler, scaler=scaler, ema=ema, shuffle=generator)
+
+        They are held until the manager goes, or `track(name=None)`. Registered schedulers and data
+        loaders belong to the training state without being tracked.
+
+        Args:
+            objects: anything with `state_dict` and `load_state_dict` (modules and optimizers too);
+                random generators of Python, NumPy and torch. A name given again replaces its
+                object; None takes it out.
+        Raises: TypeError naming an object that cannot be saved and restored.
+        """
+        self._session.check_open(wait=False)
+        self._session.tracking.change(objects)
 
     def wait(self) -> None:
         """Wait until every save is committed (`async_save=True`); at once otherwise.
@@ -267,8 +297,8 @@ class CheckpointManagerV2:
         found = self._session.live.find_optimizer(optimizer, name)
         if found is None:
             self._session.advise(
-                "no optimizer was passed and none is registered: the checkpoint holds weights only; "
-                "pass optimizer=, register_optimizer(...), or say save_optimizer=False"
+                "no optimizer was passed and none is registered: the checkpoint holds no optimizer "
+                "state; pass optimizer=, register_optimizer(...), or say save_optimizer=False"
             )
             return {}
         return named_optimizers(found)
@@ -348,6 +378,7 @@ class CheckpointManagerV2:
         verify: str = "full",
         strict: bool = True,
         cast: bool = False,
+        load_random: bool = False,
     ) -> dict[str, Any] | None:
         """Load the newest valid checkpoint of an experiment into the live objects.
 
@@ -356,21 +387,23 @@ class CheckpointManagerV2:
 
         Args:
             model, model_name, optimizer, optimizer_name: as in `save_model_checkpoint`.
-            load_optimizer: restore the optimizer too.
+            load_optimizer: restore the optimizer and tracked objects too.
             exp_hash: hash or prefix; by default the current experiment, and without one the newest
                 checkpoint of the whole root.
             verify: `full` hashes every byte before anything changes; `size` trusts the bytes of
                 tensors and looks at the size and header of each file alone.
             strict: False loads what fits and leaves the rest as it is; `report` names it.
             cast: True converts tensors of another dtype, as far as torch calls it safe.
-        Returns: dict with step, timestamp (ISO 8601, UTC), metadata, metrics, exp_hash, path,
-            report (`LoadReport`), skipped; None if there is no checkpoint.
+            load_random: True sets the random state of Python, NumPy and torch as it was saved. Not
+                by default: loading weights to look at them must not disturb a running program.
+        Returns: dict with step, epoch, samples_seen, timestamp (ISO 8601, UTC), metadata, metrics,
+            exp_hash, path, report (`LoadReport`), skipped; None if there is no checkpoint.
         Raises: StateMismatchError (nothing was changed, unless its text says that an object refused
             its state halfway); IntegrityError if all are damaged; UnsupportedVersionError if the
             newest was written by a newer version of this package.
         """
         self._session.check_open()
-        options = LoadOptions(verify=verify, strict=strict, cast=cast)
+        options = LoadOptions(verify=verify, strict=strict, cast=cast, load_random=load_random)
         target = partial(
             self._session.live.target,
             model,
@@ -395,6 +428,7 @@ class CheckpointManagerV2:
         verify: str = "full",
         strict: bool = True,
         cast: bool = False,
+        load_random: bool = False,
     ) -> dict[str, Any]:
         """Load the checkpoint of a step into the live objects.
 
@@ -403,15 +437,15 @@ class CheckpointManagerV2:
             exp_hash: hash or prefix; by default the current experiment, and without one the
                 experiment of the newest checkpoint.
             revision: which revision of the step; by default the highest.
-            model, model_name, load_optimizer, optimizer_name, optimizer, verify, strict, cast: as in
-                `load_latest_checkpoint`.
+            model, model_name, load_optimizer, optimizer_name, optimizer, verify, strict, cast,
+                load_random: as in `load_latest_checkpoint`.
         Returns: as `load_latest_checkpoint`.
         Raises: CheckpointNotFoundError naming the nearest steps; IntegrityError naming the other
             revisions of a damaged one; StateMismatchError. Nothing was changed.
         """
         self._session.check_open()
         check_step(step, None)
-        options = LoadOptions(verify=verify, strict=strict, cast=cast)
+        options = LoadOptions(verify=verify, strict=strict, cast=cast, load_random=load_random)
         target = partial(
             self._session.live.target,
             model,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from weightslab.components import choosing
 from weightslab.components.live_objects import parts_of
-from weightslab.components.session import is_writer, unwrapped
+from weightslab.components.session import is_writer, unwrapped, world_of
 from weightslab.engine.errors import (
     ExperimentNotFoundError,
     FormatError,
@@ -14,6 +14,7 @@ from weightslab.engine.errors import (
     UnsupportedVersionError,
 )
 from weightslab.engine.loading.restoring import restore, summary
+from weightslab.engine.loading.target import RestoreTarget
 from weightslab.engine.repository import layout
 from weightslab.engine.saving.writer import record_event
 
@@ -93,15 +94,7 @@ def load_entry(
     root = session.root
     manifest = root.manifest(entry)
     found = summary(manifest, folder=session.path(layout.model_folder(manifest.name.exp_hash)))
-    report = restore(
-        root.store,
-        manifest,
-        parts_of(target.live),
-        target.optimizers,
-        load_optimizer=target.load_optimizer,
-        given=target.given,
-        options=options,
-    )
+    report = restore(root.store, manifest, _restore_target(session, target), options)
     session.ancestry.settle(unwrapped(target.live), manifest)
     session.live.remember_model(target.live)
     name = manifest.name
@@ -115,3 +108,21 @@ def load_entry(
             into=session.current_hash,
         )
     return found | {"report": report}
+
+
+def _restore_target(session: Session, target: LoadTarget) -> RestoreTarget:
+    """Put together what was passed, what is tracked and what the ledger holds."""
+    tracked, found = {}, {}
+    if target.load_optimizer:
+        tracked, found = session.tracking.tracked(), session.tracking.found()
+    rank, world_size = world_of()
+    return RestoreTarget(
+        models=parts_of(target.live),
+        optimizers=target.optimizers,
+        tracked=tracked | found,
+        found=frozenset(found),
+        load_optimizer=target.load_optimizer,
+        given=target.given,
+        rank=rank,
+        world_size=world_size,
+    )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from weightslab.components.advising import Advice
 from weightslab.components.live_objects import LiveObjects, named_models
 from weightslab.components.saving import CheckpointSaver
+from weightslab.components.tracking import Tracking
 from weightslab.engine.errors import ExperimentNotFoundError, LockedError, ReadOnlyStoreError
 from weightslab.engine.identity.wrappers import unwrap
 from weightslab.engine.root import CheckpointRoot
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from weightslab.components.identifying import Identification
     from weightslab.engine.values import ParentLink
 
-__all__ = ["Session", "is_writer", "unwrapped"]
+__all__ = ["Session", "is_writer", "unwrapped", "world_of"]
 
 
 class Session:
@@ -35,6 +36,7 @@ class Session:
     Attributes:
         root: the root; read-only too on ranks above 0.
         live: the objects given or registered.
+        tracking: what else belongs to the training.
         ancestry: where their weights come from.
         saver: commits drafts.
         advise: logs each advice once.
@@ -58,6 +60,7 @@ class Session:
         self.read_only = read_only
         self.exclude = tuple(exclude)
         self.live = LiveObjects()
+        self.tracking = Tracking()
         self.ancestry = Ancestry(str(self.root.path))
         self.saver = CheckpointSaver(
             self.root, self.ancestry, in_background=async_save, queue_depth=queue_depth
@@ -162,9 +165,16 @@ class Session:
 
 def is_writer() -> bool:
     """Tell whether this process writes: always, except ranks above 0 of torch.distributed."""
+    return world_of()[0] == 0
+
+
+def world_of() -> tuple[int, int]:
+    """Return rank and world size of torch.distributed; 0 and 1 without."""
     import torch.distributed as dist
 
-    return not (dist.is_available() and dist.is_initialized() and dist.get_rank() != 0)
+    if not (dist.is_available() and dist.is_initialized()):
+        return 0, 1
+    return dist.get_rank(), dist.get_world_size()
 
 
 def unwrapped(model: Any) -> list[Any]:

@@ -67,7 +67,8 @@ def encode(value: object, *, leaf: Encoder | None = None, path: str = "$") -> An
 
     Args:
         value: any nesting of the closed list in the module text.
-        leaf: asked first for every value: returns its JSON form, or `NotImplemented`.
+        leaf: asked first for every value that JSON has no word for, containers included: returns its
+            JSON form, or `NotImplemented`.
         path: name of the value in error messages.
     Raises: NotStorableError naming path and type of the first value that has no form, or of a
         nesting deeper than 100 (a cycle, usually).
@@ -81,11 +82,11 @@ def _encode(value: Any, leaf: Encoder | None, path: str, depth: int) -> Any:
             f"{path[:200]} is nested more than {MAX_DEPTH} levels deep",
             hint="a container that holds itself has no stored form; flatten it",
         )
-    if leaf is not None and (found := leaf(value, path)) is not NotImplemented:
-        return found
     kind = type(value)
     if kind in _PLAIN or (kind is float and math.isfinite(value)):
         return value
+    if leaf is not None and (found := leaf(value, path)) is not NotImplemented:
+        return found
     if kind is list:
         return [_encode(v, leaf, f"{path}[{i}]", depth + 1) for i, v in enumerate(value)]
     if kind is tuple:

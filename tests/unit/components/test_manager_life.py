@@ -133,6 +133,7 @@ def test_folder_without_permission_is_refused(tmp_path):
 def rank_one(monkeypatch):
     monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.distributed, "get_rank", lambda: 1)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
 
 
 def test_other_rank_writes_nothing_and_gets_the_same_hash_and_path(tmp_path, rank_one):
@@ -162,6 +163,7 @@ def test_journal_of_a_manager_made_before_the_ranks_were_is_left_alone(run, monk
     journal = (run.manager.root.path / "logs" / "events.jsonl").read_bytes()
     monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.distributed, "get_rank", lambda: 1)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
     assert run.manager.load_latest_checkpoint(optimizer=run.optimizer)["step"] == 1
     assert (run.manager.root.path / "logs" / "events.jsonl").read_bytes() == journal
 

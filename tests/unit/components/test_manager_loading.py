@@ -54,6 +54,8 @@ def test_result_tells_step_time_metadata_metrics_hash_and_path(saved):
     assert found == {
         "step": 3,
         "revision": 1,
+        "epoch": None,
+        "samples_seen": None,
         "metadata": {"epoch": 3},
         "metrics": {"loss": 0.3},
         "exp_hash": saved.exp_hash,

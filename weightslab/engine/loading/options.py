@@ -21,11 +21,13 @@ class LoadOptions:
         strict: refuse a model that differs; else what fits is loaded and the report names the rest.
         cast: convert a tensor of another dtype where torch calls that safe within kinds (float to
             float, int to float; never float to int); else another dtype does not fit.
+        load_random: set the random state of this process to that of the checkpoint, last of all.
     """
 
     verify: str = FULL
     strict: bool = True
     cast: bool = False
+    load_random: bool = False
 
     def __post_init__(self) -> None:
         check_verify(self.verify)

@@ -24,6 +24,9 @@ class LoadReport:
         casts: name -> text such as `float32 -> bfloat16` of loaded entries that were converted.
         optimizers: names of the optimizers that were restored, as they were saved.
         optimizers_left_out: name -> why the saved state of this optimizer was not restored.
+        tracked: names of the tracked objects that were restored.
+        tracked_left_out: name -> why the saved state of this object was not restored.
+        random_restored: the random state of this process is that of the checkpoint now.
         verify: what was verified, `full` or `size`.
     """
 
@@ -34,6 +37,9 @@ class LoadReport:
     casts: dict[str, str] = field(default_factory=dict)
     optimizers: tuple[str, ...] = ()
     optimizers_left_out: dict[str, str] = field(default_factory=dict)
+    tracked: tuple[str, ...] = ()
+    tracked_left_out: dict[str, str] = field(default_factory=dict)
+    random_restored: bool = False
     verify: str = "full"
 
     @property
@@ -52,6 +58,12 @@ class LoadReport:
                 ("do not fit", [f"{k} ({v})" for k, v in self.shape_changes.items()]),
                 ("optimizers restored", self.optimizers),
                 ("optimizers left out", [f"{k}: {v}" for k, v in self.optimizers_left_out.items()]),
+                ("tracked objects restored", self.tracked),
+                (
+                    "tracked objects left out",
+                    [f"{k}: {v}" for k, v in self.tracked_left_out.items()],
+                ),
+                ("random state", ["restored"] * self.random_restored),
             )
             if names
         ]

@@ -10,9 +10,16 @@ from weightslab.engine.jsonform import decode
 from weightslab.engine.loading.options import LoadOptions
 from weightslab.engine.loading.reading import read_state
 from weightslab.engine.loading.report import LoadReport
+from weightslab.engine.loading.tracking import (
+    check_names,
+    plan_random,
+    plan_tracked,
+    progress_of,
+)
 from weightslab.engine.training.state import (
     apply_all,
     capture_model,
+    may_refuse,
     parameter_names,
     plan_model_restore,
     plan_optimizer_restore,
@@ -25,6 +32,7 @@ if TYPE_CHECKING:
     import torch
 
     from weightslab.engine.loading.reading import LoadedState
+    from weightslab.engine.loading.target import RestoreTarget
     from weightslab.engine.repository.manifest import Manifest
     from weightslab.engine.storage.store import Store
     from weightslab.engine.training.state import RestorePlan
@@ -38,47 +46,44 @@ _DEFAULT: Final = LoadOptions()
 
 
 def restore(
-    store: Store,
-    manifest: Manifest,
-    models: Mapping[str, torch.nn.Module],
-    optimizers: Mapping[str, Any] | None,
-    *,
-    load_optimizer: bool,
-    given: bool,
-    options: LoadOptions = _DEFAULT,
+    store: Store, manifest: Manifest, target: RestoreTarget, options: LoadOptions = _DEFAULT
 ) -> LoadReport:
     """Load a checkpoint into live objects; nothing is changed unless everything fits.
+
+    Tracked objects with code of their own come first, since that may refuse a state: the models are
+    untouched then. Random generators come after everything that may draw numbers.
 
     Args:
         store: where the root lives.
         manifest: the checkpoint.
-        models: part -> live module; each takes the values on the device where it is.
-        optimizers: name -> live optimizer; None if there is none.
-        load_optimizer: False leaves optimizers alone and their bytes unread.
-        given: the caller named the optimizer, so its state has to be there.
+        target: the live objects.
         options: what is verified, and what may differ. Without `strict` everything that fits is
-            loaded, an optimizer as a whole or not at all.
+            loaded, an optimizer or tracked object as a whole or not at all.
     Returns: what was loaded and what was not.
     Raises: IntegrityError and its kinds, StateMismatchError.
     """
+    models = target.models
     common = _common_parts(manifest, models, strict=options.strict)
-    saved = _saved_optimizers(manifest)
-    if load_optimizer:
-        _check_optimizers(manifest, saved, optimizers, given=given and options.strict)
-    state = read_state(
-        store, manifest, parts=common, training=load_optimizer, verify=options.verify
-    )
+    if target.load_optimizer:
+        given = target.given and options.strict
+        _check_optimizers(manifest, _saved_optimizers(manifest), target.optimizers, given=given)
+    tracked_left_out = check_names(manifest, target, options)
+    needed = target.load_optimizer or options.load_random
+    state = read_state(store, manifest, parts=common, training=needed, verify=options.verify)
     plans = {part: _plan_model(state, part, models[part], options) for part in common}
-    optimizer_plans: dict[str, RestorePlan] = {}
-    left_out: dict[str, str] = {}
-    if load_optimizer and optimizers and saved and state.training is not None:
-        optimizer_plans, left_out = _plan_optimizers(
-            manifest, state.training["optimizer"], optimizers, models, strict=options.strict
-        )
-    elif saved:
-        why = "load_optimizer=False" if not load_optimizer else "no optimizer was given"
-        left_out = dict.fromkeys(saved, why)
-    apply_all([*plans.values(), *optimizer_plans.values()])
+    optimizer_plans, left_out = _plan_optimizers(state, target, options)
+    tracked: dict[str, RestorePlan] = {}
+    if target.load_optimizer and state.training is not None:
+        saved = state.training.get("tracked", {})
+        tracked, refused = plan_tracked(manifest, saved, target, options)
+        tracked_left_out |= refused
+    random = plan_random(manifest, state.training, target, options) if options.load_random else None
+    first = {name for name in tracked if may_refuse(target.tracked[name])}
+    apply_all([plan for name, plan in tracked.items() if name in first])
+    rest = [plan for name, plan in tracked.items() if name not in first]
+    apply_all([*plans.values(), *optimizer_plans.values(), *rest])
+    if random is not None:
+        random.apply()
     missing, unexpected = _entries_of_one_side(manifest, models, common)
     return LoadReport(
         loaded=_named(plans, lambda plan: plan.loaded),
@@ -88,6 +93,9 @@ def restore(
         casts=_by_name(plans, lambda plan: plan.casts),
         optimizers=tuple(optimizer_plans),
         optimizers_left_out=left_out,
+        tracked=tuple(tracked),
+        tracked_left_out=tracked_left_out,
+        random_restored=random is not None,
         verify=options.verify,
     )
 
@@ -185,47 +193,61 @@ def _plan_model(
 
 
 def _plan_optimizers(
-    manifest: Manifest,
-    saved: dict[str, Any],
-    optimizers: Mapping[str, Any],
-    models: Mapping[str, torch.nn.Module],
-    *,
-    strict: bool,
+    state: LoadedState, target: RestoreTarget, options: LoadOptions
 ) -> tuple[dict[str, RestorePlan], dict[str, str]]:
-    """Return saved name -> plan, and saved name -> why there is none (only if not strict)."""
-    if len(saved) == 1 and len(optimizers) == 1:
-        pairs = {next(iter(saved)): next(iter(optimizers.values()))}
-    elif set(saved) == set(optimizers) or not strict:
-        pairs = {name: optimizers[name] for name in sorted(saved) if name in optimizers}
-    else:
-        raise StateMismatchError(
-            f"checkpoint {manifest.name.stem} holds the optimizers {', '.join(sorted(saved))}, "
-            f"not {', '.join(sorted(optimizers))}",
-            missing=sorted(set(optimizers) - set(saved)),
-            unexpected=sorted(set(saved) - set(optimizers)),
-        )
-    names = parameter_names(models.values())
+    """Return saved name -> plan, and saved name -> why there is none."""
+    names = _saved_optimizers(state.manifest)
+    if not names:
+        return {}, {}
+    if not target.load_optimizer:
+        return {}, dict.fromkeys(names, "load_optimizer=False")
+    if not target.optimizers or state.training is None:
+        return {}, dict.fromkeys(names, "no optimizer was given")
+    saved = state.training["optimizer"]
+    pairs = _pair(state.manifest, saved, target.optimizers, strict=options.strict)
+    parameters = parameter_names(target.models.values())
     plans = {}
-    left_out = {name: "no optimizer of this name" for name in sorted(saved) if name not in pairs}
+    left_out = {name: "no optimizer of this name" for name in names if name not in pairs}
     for name, live in pairs.items():
         try:
-            plans[name] = plan_optimizer_restore(live, saved[name], names)
+            plans[name] = plan_optimizer_restore(
+                live, saved[name], parameters, exact=options.strict and not options.cast
+            )
         except StateMismatchError as error:  # noqa: PERF203 - one per optimizer, mostly one
-            if strict:
+            if options.strict:
                 raise
             logger.warning("the optimizer %s stays as it is: %s", name, error)
             left_out[name] = str(error)
     return plans, left_out
 
 
+def _pair(
+    manifest: Manifest, saved: dict[str, Any], optimizers: Mapping[str, Any], *, strict: bool
+) -> dict[str, Any]:
+    """Return saved name -> live optimizer."""
+    if len(saved) == 1 and len(optimizers) == 1:
+        return {next(iter(saved)): next(iter(optimizers.values()))}
+    if set(saved) == set(optimizers) or not strict:
+        return {name: optimizers[name] for name in sorted(saved) if name in optimizers}
+    raise StateMismatchError(
+        f"checkpoint {manifest.name.stem} holds the optimizers {', '.join(sorted(saved))}, "
+        f"not {', '.join(sorted(optimizers))}",
+        missing=sorted(set(optimizers) - set(saved)),
+        unexpected=sorted(set(saved) - set(optimizers)),
+    )
+
+
 def summary(manifest: Manifest, *, folder: Path) -> dict[str, Any]:
-    """Return what a load tells the caller: step, timestamp, metadata, metrics, exp_hash, path.
+    """Return what a load tells the caller: step, epoch, samples_seen, timestamp, metadata, ...
 
     Raises: FormatError; so it is asked before anything is restored.
     """
     file = manifest.weights_file()
+    progress = progress_of(manifest)
     return {
         "step": manifest.name.step,
+        "epoch": progress.epoch,
+        "samples_seen": progress.samples_seen,
         "revision": manifest.name.revision,
         "timestamp": manifest.created_at.isoformat(),
         "metadata": decode(manifest.metadata, path="metadata"),

@@ -12,7 +12,14 @@ from weightslab.engine.jsonform import encode
 from weightslab.engine.repository.commit import Draft
 from weightslab.engine.saving.snapshot import take_snapshot
 from weightslab.engine.saving.writer import library_versions
-from weightslab.engine.training.state import capture_model, capture_optimizer, parameter_names
+from weightslab.engine.training.state import (
+    Progress,
+    capture_model,
+    capture_optimizer,
+    capture_random,
+    capture_tracked,
+    parameter_names,
+)
 from weightslab.engine.values import ParentLink
 
 if TYPE_CHECKING:
@@ -25,19 +32,33 @@ __all__ = ["CheckpointFacts", "check_metrics", "check_step", "make_draft"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckpointFacts:
-    """What a checkpoint says beside its tensors; the fields are those of `Manifest`."""
+    """What a checkpoint says beside its tensors; the fields are those of `Manifest` and `Progress`."""
 
     exp_hash: str
     experiment_digest: str
     step: int
     metadata: object
     metrics: dict[str, float]
+    epoch: int | None = None
+    samples_seen: int | None = None
+    world_size: int = 1
+
+    @property
+    def progress(self) -> Progress:
+        """How far the training had come."""
+        return Progress(
+            step=self.step,
+            epoch=self.epoch,
+            samples_seen=self.samples_seen,
+            world_size=self.world_size,
+        )
 
 
 def make_draft(
     models: Mapping[str, torch.nn.Module],
     optimizers: Mapping[str, Any] | None,
     facts: CheckpointFacts,
+    tracked: Mapping[str, Any] | None = None,
 ) -> Draft:
     """Capture the objects and lay them out.
 
@@ -46,19 +67,22 @@ def make_draft(
 
     Args:
         models: part (`model` or `model.{name}`) -> module.
-        optimizers: name -> optimizer; None for weights only. An empty dict still saves what the
-            wrappers count (`AveragedModel.n_averaged`).
+        optimizers: name -> optimizer; None for weights only. An empty dict still saves the rest of
+            the training state: random state, tracked objects, what wrappers count.
         facts: everything else.
+        tracked: name -> scheduler, scaler, generator, ...: saved with the optimizers.
     Raises: NotStorableError naming the tensor or value that has no place in the format.
     """
     tagged = encode(facts.metadata, leaf=_refuse_tensor, path="metadata")
-    training = None
-    if optimizers is not None:
-        names = parameter_names(models.values())
-        states = {name: capture_optimizer(item, names) for name, item in optimizers.items()}
-        training = {"optimizer": states} if states else {}
     captured = {part: capture_model(module) for part, module in models.items()}
-    snapshot = take_snapshot(captured, training)
+    names = parameter_names(models.values())
+    progress = facts.progress
+    tree = None
+    if optimizers is not None:
+        tree = _training_tree(optimizers, tracked or {}, names, progress)
+    snapshot = take_snapshot(captured, tree)
+    if tree is None and progress.is_told:
+        snapshot.state["training"] = {"progress": progress.to_tree()}
     return Draft(
         exp_hash=facts.exp_hash,
         experiment_digest=facts.experiment_digest,
@@ -72,6 +96,22 @@ def make_draft(
         config_file=None,
         versions=library_versions(),
     )
+
+
+def _training_tree(
+    optimizers: Mapping[str, Any],
+    tracked: Mapping[str, Any],
+    names: Mapping[int, str],
+    progress: Progress,
+) -> dict[str, Any]:
+    """Return all that is saved besides the models and what their wrappers count."""
+    tree = {
+        "optimizer": {name: capture_optimizer(item, names) for name, item in optimizers.items()},
+        "tracked": capture_tracked(tracked, names),
+        "progress": progress.to_tree(),
+    }
+    # Last, because a state_dict() may draw numbers; it is restored last, too.
+    return tree | {"random": capture_random()}
 
 
 def _refuse_tensor(value: object, path: str) -> Any:

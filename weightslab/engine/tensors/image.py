@@ -30,12 +30,6 @@ if TYPE_CHECKING:
 
     from weightslab.engine.values import TensorRecord
 
-# dtypes whose arrays `memoryview.cast` takes on every Python
-_AS_NUMPY: Final = frozenset(
-    {torch.float32, torch.float64, torch.int64, torch.int32, torch.uint8, torch.bool}
-)
-_PLAIN: Final = frozenset({torch.Tensor, torch.nn.Parameter})
-
 __all__ = [
     "FileHeader",
     "FileImage",
@@ -45,6 +39,20 @@ __all__ = [
     "read_header",
     "tensor_view",
 ]
+
+_NUMPY_DTYPES: Final = frozenset(
+    {
+        torch.bool,
+        torch.uint8,
+        torch.int8,
+        torch.int16,
+        torch.int32,
+        torch.int64,
+        torch.float16,
+        torch.float32,
+        torch.float64,
+    }
+)
 
 
 def build_image(
@@ -113,20 +121,24 @@ def _packed(tensor: torch.Tensor, name: str) -> PackedTensor:
 def _bytes_of(tensor: torch.Tensor) -> memoryview:
     if not tensor.numel():
         return memoryview(b"")
-    if (  # the usual case, in a quarter of the calls: a small save is made of calls
-        tensor.dtype in _AS_NUMPY
-        and type(tensor) in _PLAIN
-        and tensor.is_cpu
-        and tensor.is_contiguous()
-        and not tensor.is_neg()
-    ):
-        plain_array: Any = tensor.detach().numpy()
-        return memoryview(plain_array).cast("B")
+    if _is_array_already(tensor):
+        return memoryview(tensor.detach().numpy().reshape(-1).view(np.uint8))  # type: ignore[arg-type]
     plain = tensor.detach().as_subclass(torch.Tensor).resolve_conj().resolve_neg()
     # a contiguous tensor may have any stride along a dimension of size 1, and view() minds it
     flat = plain.cpu().contiguous().as_strided((plain.numel(),), (1,))
     array: Any = flat.view(torch.uint8).numpy()  # numpy's types do not say that arrays are buffers
     return memoryview(array)
+
+
+def _is_array_already(tensor: torch.Tensor) -> bool:
+    """Tell whether NumPy sees the same bytes: nearly all tensors, for a sixth of the time."""
+    return (
+        tensor.dtype in _NUMPY_DTYPES
+        and type(tensor) in (torch.Tensor, torch.nn.Parameter)
+        and tensor.device.type == "cpu"
+        and tensor.is_contiguous()
+        and not tensor.is_neg()
+    )
 
 
 def tensor_view(

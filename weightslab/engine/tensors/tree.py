@@ -29,8 +29,8 @@ _DTYPE: Final = "$torch.dtype"
 _DEVICE: Final = "$torch.device"
 _SIZE: Final = "$torch.Size"
 _MAPPINGS: Final = (dict, OrderedDict, Counter)
-_LEAVES: Final = frozenset({int, float, bool, str, type(None)})
-_NO_LEAVES: Final = _LEAVES | {dict, list, tuple}
+_NO_TENSORS: Final = frozenset({type(None), bool, int, float, str, bytes})
+_NO_LEAVES: Final = _NO_TENSORS | {dict, list, tuple}
 _INTEGER: Final = re.compile(r"-?[0-9]")
 
 
@@ -50,7 +50,7 @@ def split(state: object, *, prefix: str = "") -> tuple[dict[str, torch.Tensor], 
     first: dict[Hashable, str] = {}
     tensors: dict[str, torch.Tensor] = {}
     found: list[tuple[str, torch.Tensor]] = []
-    _walk(state, prefix, 0, found)
+    _find(state, prefix, 0, found)
     for name, tensor in found:
         if id(tensor) in places:
             continue
@@ -73,21 +73,20 @@ def split(state: object, *, prefix: str = "") -> tuple[dict[str, torch.Tensor], 
     return tensors, encode(state, leaf=leaf, path=prefix or "state")
 
 
-def _walk(value: Any, name: str, depth: int, found: list[tuple[str, torch.Tensor]]) -> None:
+def _find(value: Any, name: str, depth: int, found: list[tuple[str, torch.Tensor]]) -> None:
     """Append the name of each place that holds a tensor, and the tensor."""
-    kind = type(value)
-    if kind in _LEAVES:
-        return
     if isinstance(value, torch.Tensor):
         found.append((name or "tensor", value))
     elif depth > MAX_DEPTH:
         return  # `encode` refuses it, and says where
-    elif kind in _MAPPINGS:
+    elif type(value) in _MAPPINGS:
         for key, item in value.items():
-            _walk(item, _below(name, _segment(key)), depth + 1, found)
-    elif kind in (list, tuple):
+            if type(item) not in _NO_TENSORS:  # most values; names are built for the others alone
+                _find(item, _below(name, _segment(key)), depth + 1, found)
+    elif type(value) in (list, tuple):
         for position, item in enumerate(value):
-            _walk(item, _below(name, str(position)), depth + 1, found)
+            if type(item) not in _NO_TENSORS:
+                _find(item, _below(name, str(position)), depth + 1, found)
 
 
 def _below(name: str, segment: str) -> str:

@@ -1,4 +1,4 @@
-"""State of optimizers, and of anything else with `state_dict`: captured, checked, handed back."""
+"""State of optimizers: captured, checked against a live one, handed back bit for bit."""
 
 from __future__ import annotations
 
@@ -6,18 +6,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 import torch
 
-from weightslab.engine.errors import NotStorableError, StateMismatchError
-from weightslab.engine.training.plan import RestorePlan, class_name, own_copy
+from weightslab.engine.errors import StateMismatchError
+from weightslab.engine.training.plan import RestorePlan, check_class, class_name, own_copy
+from weightslab.engine.training.stateful import hand_over, state_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = [
-    "capture_optimizer",
-    "capture_stateful",
-    "plan_optimizer_restore",
-    "plan_stateful_restore",
-]
+__all__ = ["capture_optimizer", "plan_optimizer_restore"]
 
 # per-parameter state that has the shape of its parameter, in the optimizers of torch.optim
 _LIKE_PARAMETER: Final = frozenset(
@@ -57,15 +53,25 @@ def _group_names(optimizer: Any, names: Mapping[int, str]) -> list[list[str | No
 
 
 def plan_optimizer_restore(
-    optimizer: Any, saved: Any, names: Mapping[int, str] | None = None
+    optimizer: Any,
+    saved: Any,
+    names: Mapping[int, str] | None = None,
+    *,
+    exact: bool = True,
 ) -> RestorePlan:
     """Check that a saved state fits `optimizer`; nothing is changed.
 
+    Args:
+        optimizer: the live one.
+        saved: what `capture_optimizer` returned.
+        names: id of parameter -> name, to notice parameters that changed places.
+        exact: the parameters have the dtypes they were saved with, and so the state keeps its own;
+            otherwise torch converts it to the dtype of the parameters.
     Raises: StateMismatchError naming class, groups or parameters that differ.
     """
     what = class_name(optimizer)
-    state = _state_of(saved, {"class", "names", "state"}, what)
-    _check_class(saved["class"], what, hint="pass load_optimizer=False to load the weights alone")
+    state = state_of(saved, {"class", "names", "state"}, what)
+    check_class(saved["class"], what, hint="pass load_optimizer=False to load the weights alone")
     if isinstance(optimizer, torch.optim.Optimizer):
         try:
             _check_groups(optimizer, state)
@@ -74,40 +80,8 @@ def plan_optimizer_restore(
         except (AttributeError, IndexError, KeyError, TypeError) as error:
             raise StateMismatchError(f"the saved state of {what} is not in order") from error
         if _keeps_what_it_gets(optimizer):
-            return _fill(optimizer, state)
-    return _hand_over(optimizer, state)
-
-
-def capture_stateful(item: Any) -> dict[str, Any]:
-    """Return the state of anything with `state_dict`: a scheduler, a gradient scaler.
-
-    Raises: NotStorableError if it has no `state_dict`.
-    """
-    if not callable(getattr(item, "state_dict", None)):
-        raise NotStorableError(
-            f"a {class_name(item)} has no state_dict()",
-            hint="give it state_dict and load_state_dict",
-        )
-    return {"class": class_name(item), "state": item.state_dict()}
-
-
-def plan_stateful_restore(item: Any, saved: Any) -> RestorePlan:
-    """Check that a saved state is one of the same class as `item`; nothing is changed.
-
-    Raises: StateMismatchError.
-    """
-    what = class_name(item)
-    if not callable(getattr(item, "load_state_dict", None)):
-        raise StateMismatchError(f"a {what} has no load_state_dict() and cannot take a state")
-    state = _state_of(saved, {"class", "state"}, what)
-    _check_class(saved["class"], what, hint="leave its state out")
-    return _hand_over(item, state)
-
-
-def _hand_over(item: Any, state: Any) -> RestorePlan:
-    # copied now, so that memory that runs out does so before anything is changed
-    mine = own_copy(state)
-    return RestorePlan(class_name(item), lambda: item.load_state_dict(mine))
+            return _fill(optimizer, state, exact=exact)
+    return hand_over(optimizer, state)
 
 
 def _keeps_what_it_gets(optimizer: torch.optim.Optimizer) -> bool:
@@ -120,16 +94,46 @@ def _keeps_what_it_gets(optimizer: torch.optim.Optimizer) -> bool:
     )
 
 
-def _fill(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> RestorePlan:
+def _fill(optimizer: torch.optim.Optimizer, state: dict[str, Any], *, exact: bool) -> RestorePlan:
     """Plan to copy into the state tensors that the optimizer has; only others take memory."""
     places = _live_places(optimizer, state)
-    mine = own_copy(state, {key: live for key, (live, _) in places.items()})
+    moved = _moved_settings(optimizer, state)
+    mine = own_copy(state, moved | {key: live for key, (live, _) in places.items()})
 
-    return RestorePlan(
-        class_name(optimizer),
-        lambda: optimizer.load_state_dict(mine),
-        pairs=tuple(places.values()),
-    )
+    def finish() -> None:
+        optimizer.load_state_dict(mine)
+        _put_back(optimizer, mine, exact=exact)
+
+    return RestorePlan(class_name(optimizer), finish, pairs=tuple(places.values()))
+
+
+def _put_back(optimizer: torch.optim.Optimizer, state: dict[str, Any], *, exact: bool) -> None:
+    """Put tensors back that torch converted to the dtype of their parameter (`mu_product` of NAdam
+    is float32 beside bfloat16 parameters): bits would be lost.
+    """
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    order = [i for group in state["param_groups"] for i in group["params"]]
+    for index, parameter in zip(order, parameters, strict=True):
+        live = optimizer.state.get(parameter, {})
+        for key, saved in state["state"].get(index, {}).items():
+            found = live.get(key)
+            tensors = isinstance(found, torch.Tensor) and isinstance(saved, torch.Tensor)
+            if tensors and found.dtype != saved.dtype and (exact or not saved.ndim):
+                live[key] = saved.to(found.device)
+
+
+def _moved_settings(
+    optimizer: torch.optim.Optimizer, state: dict[str, Any]
+) -> dict[int, torch.Tensor]:
+    """Return id of a saved setting (`lr` may be a tensor) -> the same where the live one is."""
+    moved = {}
+    for live, saved in zip(optimizer.param_groups, state["param_groups"], strict=True):
+        for key, value in saved.items():
+            here: Any = live.get(key)
+            tensors = isinstance(value, torch.Tensor) and isinstance(here, torch.Tensor)
+            if tensors and here.device != value.device:
+                moved[id(value)] = value.to(here.device)
+    return moved
 
 
 def _live_places(
@@ -172,22 +176,6 @@ def _can_take(live: Any, saved: Any) -> bool:
         and live.stride() == torch.empty_like(live, device="meta").stride()  # dense, no overlap
         and live.numel() > 0
     )
-
-
-def _state_of(saved: Any, keys: set[str], what: str) -> Any:
-    if not isinstance(saved, dict) or not keys <= set(saved):
-        raise StateMismatchError(f"the saved state of {what} is not in order")
-    return saved["state"]
-
-
-def _check_class(saved: object, live: str, *, hint: str) -> None:
-    """Compare top-level package and name: libraries move classes between their modules."""
-    parts = [str(name).split(".") for name in (saved, live)]
-    if len({(path[0], path[-1]) for path in parts}) > 1:
-        raise StateMismatchError(
-            f"the checkpoint holds the state of {saved}, not of {live}",
-            hint=f"make the one that was saved, or {hint}",
-        )
 
 
 def _check_groups(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from weightslab.engine.errors import CheckpointError
+from weightslab.engine.errors import CheckpointError, StateMismatchError
 from weightslab.engine.training.copying import copy_tensors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
 
-__all__ = ["RestorePlan", "apply_all", "class_name", "own_copy"]
+__all__ = ["RestorePlan", "apply_all", "check_class", "class_name", "own_copy"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +81,19 @@ def class_name(item: object) -> str:
     return f"{type(item).__module__}.{type(item).__qualname__}"
 
 
+def check_class(saved: object, live: str, *, hint: str) -> None:
+    """Compare top-level package and name: libraries move classes between their modules.
+
+    Raises: StateMismatchError naming both; `hint` says what else can be done.
+    """
+    parts = [str(name).split(".") for name in (saved, live)]
+    if len({(path[0], path[-1]) for path in parts}) > 1:
+        raise StateMismatchError(
+            f"the checkpoint holds the state of {saved}, not of {live}",
+            hint=f"make the one that was saved, or {hint}",
+        )
+
+
 def own_copy(tree: Any, places: Mapping[int, torch.Tensor] | None = None) -> Any:
     """Return the tree with its tensors cloned; one tensor in two places stays one.
 
@@ -122,6 +136,8 @@ def _collect(tree: Any, found: dict[int, torch.Tensor]) -> None:
 def _replaced(tree: Any, clones: dict[int, torch.Tensor]) -> Any:
     if isinstance(tree, torch.Tensor):
         return clones[id(tree)]
+    if isinstance(tree, Counter):  # made of pairs, it would count the pairs
+        return type(tree)({k: _replaced(v, clones) for k, v in tree.items()})
     if isinstance(tree, dict):
         return type(tree)((k, _replaced(v, clones)) for k, v in tree.items())
     if type(tree) in (list, tuple):

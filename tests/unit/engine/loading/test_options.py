@@ -15,6 +15,7 @@ from weightslab.engine.errors import (
 from weightslab.engine.loading.options import LoadOptions
 from weightslab.engine.loading.restoring import restore
 from weightslab.engine.loading.selecting import load_tensors
+from weightslab.engine.loading.target import RestoreTarget
 from weightslab.engine.repository.catalog import ScanCatalog
 from weightslab.engine.repository.commit import commit_checkpoint
 from weightslab.engine.saving.drafting import CheckpointFacts, make_draft
@@ -64,7 +65,8 @@ def load(saved, model, optimizer=None, options=LOOSE, **more):
     store, manifest = saved[:2]
     optimizers = None if optimizer is None else {"adam": optimizer}
     more = {"load_optimizer": optimizer is not None, "given": True} | more
-    return restore(store, manifest, {"model": model}, optimizers, options=options, **more)
+    target = RestoreTarget(models={"model": model}, optimizers=optimizers, **more)
+    return restore(store, manifest, target, options)
 
 
 def replace_file(saved, part, change):
@@ -179,10 +181,10 @@ def test_one_of_two_models_is_loaded_and_the_other_named():
     manifest = commit(store, {"model.one": one, "model.two": two}, None)
     fresh, third = make(seed=3)[0], torch.nn.Linear(1, 1)
     models = {"model.one": fresh, "model.three": third}
-    more = {"load_optimizer": False, "given": False}
+    target = RestoreTarget(models=models, load_optimizer=False)
     with pytest.raises(StateMismatchError):
-        restore(store, manifest, models, None, **more)
-    report = restore(store, manifest, models, None, options=LOOSE, **more)
+        restore(store, manifest, target)
+    report = restore(store, manifest, target, LOOSE)
     assert state_of(fresh) == state_of(one)
     assert report.missing == ("three/weight", "three/bias")
     assert set(report.unexpected) == {f"two/{key}" for key in two.state_dict()}
@@ -191,16 +193,9 @@ def test_one_of_two_models_is_loaded_and_the_other_named():
 
 def test_checkpoint_of_other_models_alone_is_refused_even_so(saved):
     store, manifest = saved[:2]
+    target = RestoreTarget(models={"model.gen": make()[0]}, load_optimizer=False)
     with pytest.raises(StateMismatchError, match=r"holds model, not model\.gen"):
-        restore(
-            store,
-            manifest,
-            {"model.gen": make()[0]},
-            None,
-            load_optimizer=False,
-            given=False,
-            options=LOOSE,
-        )
+        restore(store, manifest, target, LOOSE)
 
 
 def test_second_of_two_values_for_a_tied_tensor_is_left_out():
@@ -214,9 +209,8 @@ def test_second_of_two_values_for_a_tied_tensor_is_left_out():
     store, whole = MemoryStore(), Two(tied=False)
     manifest = commit(store, {"model": whole}, None)
     model = Two(tied=True)
-    report = restore(
-        store, manifest, {"model": model}, None, load_optimizer=False, given=False, options=LOOSE
-    )
+    target = RestoreTarget(models={"model": model}, load_optimizer=False)
+    report = restore(store, manifest, target, LOOSE)
     assert report.shape_changes == {"b.weight": "tied to a.weight"}
     assert torch.equal(model.b.weight, whole.a.weight)
 
@@ -239,9 +233,9 @@ def test_cast_never_drops_a_fraction():
     manifest = commit(store, {"model": source}, None)
     live = torch.nn.Module()
     live.register_buffer("count", torch.tensor([7]))
-    more = {"load_optimizer": False, "given": False, "options": LoadOptions(cast=True)}
+    target = RestoreTarget(models={"model": live}, load_optimizer=False)
     with pytest.raises(StateMismatchError, match=r"float32 \[1\] -> int64 \[1\]"):
-        restore(store, manifest, {"model": live}, None, **more)
+        restore(store, manifest, target, LoadOptions(cast=True))
     assert live.count.tolist() == [7]
 
 

@@ -15,6 +15,7 @@ from weightslab.engine.errors import (
 )
 from weightslab.engine.loading.reading import read_state
 from weightslab.engine.loading.restoring import restore, summary
+from weightslab.engine.loading.target import RestoreTarget
 from weightslab.engine.repository.catalog import ScanCatalog
 from weightslab.engine.repository.commit import commit_checkpoint
 from weightslab.engine.saving.drafting import CheckpointFacts, make_draft
@@ -46,9 +47,10 @@ def commit(store, models, optimizers, **more):
 
 
 def load(store, manifest, model, optimizers, *, load_optimizer=True, given=True):
-    restore(
-        store, manifest, {"model": model}, optimizers, load_optimizer=load_optimizer, given=given
+    target = RestoreTarget(
+        models={"model": model}, optimizers=optimizers, load_optimizer=load_optimizer, given=given
     )
+    restore(store, manifest, target)
 
 
 def test_state_read_is_bit_equal_and_typed(saved):
@@ -125,6 +127,8 @@ def test_summary_has_the_values_of_the_save(saved, tmp_path):
     assert summary(manifest, folder=tmp_path) == {
         "step": 4,
         "revision": 1,
+        "epoch": None,
+        "samples_seen": None,
         "timestamp": "2026-01-02T00:00:00+00:00",
         "metadata": {"pair": (1, 2)},
         "metrics": {"loss": 0.5},
