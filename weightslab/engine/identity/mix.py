@@ -138,10 +138,14 @@ def _mix_each(lane: int, words: Words, key: int) -> Words:
     import numpy as np
 
     mixed: Words = words ^ np.uint64(key)
-    scratch = np.empty(min(_BLOCK, words.size), np.uint64)
-    for at in range(0, words.size, _BLOCK):
-        block = mixed[at : at + _BLOCK]
-        _fmix_in_place(lane, block, scratch[: block.size])
+
+    def work(low: int, high: int, step: int) -> None:
+        scratch = np.empty(min(step, high - low), np.uint64)
+        for at in range(low, high, step):
+            block = mixed[at : min(at + step, high)]
+            _fmix_in_place(lane, block, scratch[: block.size])
+
+    in_parts(words.size, work)
     return mixed
 
 
