@@ -79,6 +79,7 @@ class Pacer:
         self._exp_hash = ""
         self._has_checkpoint = False
         self._owed: str | None = None
+        self._is_finished = False
         self._pid = os.getpid()
         on_signals = [part for part in parts if isinstance(part, OnPreemption)]
         self._held = HeldSignals(on_signals, self._progress.clock)
@@ -250,10 +251,11 @@ class Pacer:
                 logger.warning("%s came, and the process ends by %r", names, error)
 
     def finish(self, save: Save, error: BaseException | None = None) -> None:
-        """Save the last step if a policy says so, and let go of signals and optimizers."""
+        """Save the last step if a policy says so, and let go of signals and optimizers; once."""
         _unfinished.pop(self, None)
-        if os.getpid() != self._pid or self._policy is None:
+        if self._is_finished or os.getpid() != self._pid or self._policy is None:
             return
+        self._is_finished = True
         try:
             self._finish(save, error)
         except Exception:
