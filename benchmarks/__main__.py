@@ -29,6 +29,8 @@ SECTIONS = {
     "saves": ("save_load", "Saving and loading", 15, True),
     "large": ("large_state", "A state of 1.5 GB", 5, True),
     "loads": ("load_cost", "Loading into objects that exist", 9, True),
+    "pace": ("pace_cost", "Deciding when to save", 15, True),
+    "preempt": ("preempt_cost", "Told to end", 5, True),
     "catalog": ("catalog_cost", "The catalog", 9, False),
     "identity": ("identity_cost", "Identity", 15, False),
     "samples": ("sample_cost", "Ten million samples", 5, True),

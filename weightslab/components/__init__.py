@@ -12,15 +12,50 @@ if TYPE_CHECKING:
     from weightslab.components.checkpoint_manager_v2 import CheckpointManagerV2
     from weightslab.components.experiment_hash import ExperimentHashGenerator
     from weightslab.engine.identity.samples import SampleSet
+    from weightslab.engine.saving.held_signals import Preempted
+    from weightslab.engine.saving.policies import (
+        AnySave,
+        AtExit,
+        FixedInterval,
+        InitialSave,
+        OnException,
+        OnPreemption,
+        SpecificSteps,
+        TimeInterval,
+    )
     from weightslab.engine.training.sampler import ResumableSampler
 
-__all__ = ["CheckpointManagerV2", "ExperimentHashGenerator", "ResumableSampler", "SampleSet"]
+__all__ = [
+    "AnySave",
+    "AtExit",
+    "CheckpointManagerV2",
+    "ExperimentHashGenerator",
+    "FixedInterval",
+    "InitialSave",
+    "OnException",
+    "OnPreemption",
+    "Preempted",
+    "ResumableSampler",
+    "SampleSet",
+    "SpecificSteps",
+    "TimeInterval",
+]
+_POLICIES = "weightslab.engine.saving.policies"
 
 _DOORS = {
     "CheckpointManagerV2": "weightslab.components.checkpoint_manager_v2",
     "ExperimentHashGenerator": "weightslab.components.experiment_hash",
     "ResumableSampler": "weightslab.engine.training.sampler",
     "SampleSet": "weightslab.engine.identity.samples",
+    "Preempted": "weightslab.engine.saving.held_signals",
+    "AnySave": _POLICIES,
+    "AtExit": _POLICIES,
+    "FixedInterval": _POLICIES,
+    "InitialSave": _POLICIES,
+    "OnException": _POLICIES,
+    "OnPreemption": _POLICIES,
+    "SpecificSteps": _POLICIES,
+    "TimeInterval": _POLICIES,
 }
 
 

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from weightslab.components import advising
+from weightslab.components import advising, measuring
 from weightslab.components.identifying import (
     check_drift,
     check_model,
@@ -23,6 +23,7 @@ from weightslab.components.identifying import (
 )
 from weightslab.components.live_objects import named_optimizers, parts_of
 from weightslab.components.loading import load_newest, load_step
+from weightslab.components.pacing import Pacer
 from weightslab.components.session import Session, is_writer, unwrapped, world_of
 from weightslab.engine.errors import AsyncSaveError
 from weightslab.engine.identity.config import describe_config
@@ -48,6 +49,8 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
+    from weightslab.engine.repository.catalog import CheckpointEntry
+    from weightslab.engine.saving.policies import SavePolicy
     from weightslab.engine.values import Explanation
 
 __all__ = ["CheckpointManagerV2"]
@@ -72,6 +75,7 @@ class CheckpointManagerV2:
             the few that never are.
         queue_depth: snapshots that may be under way at once with `async_save`, each in memory as
             large as the state; a save beyond waits for the oldest.
+        save_policy: when `step` saves: `FixedInterval(100) | OnPreemption() | AtExit()`.
     Raises: NotFoundError (read-only root that is not there), StorageError.
     """
 
@@ -83,6 +87,7 @@ class CheckpointManagerV2:
         async_save: bool = False,
         config_exclude: Sequence[str] = (),
         queue_depth: int = 1,
+        save_policy: SavePolicy | None = None,
     ) -> None:
         if isinstance(config_exclude, str):
             raise TypeError("config_exclude is a sequence of dotted keys, not one str")
@@ -94,6 +99,8 @@ class CheckpointManagerV2:
             queue_depth=queue_depth,
         )
         self.root = self._session.root
+        self._pacer = Pacer(self._session, save_policy)
+        self._pacer.finish_at_exit(self.save_model_checkpoint)
 
     # ------------------------------------------------------------ life
     def __enter__(self) -> Self:
@@ -109,7 +116,7 @@ class CheckpointManagerV2:
     ) -> None:
         """Close the manager; an error of the block goes before one of a save in the background."""
         try:
-            self.close()
+            self._pacer.close(self.save_model_checkpoint, error)
         except AsyncSaveError:
             if kind is None:
                 raise  # otherwise it was logged when it happened
@@ -117,9 +124,12 @@ class CheckpointManagerV2:
     def close(self) -> None:
         """End the use of this manager, once everything saved is on disk; idempotent.
 
+        With a `save_policy` that says so, the last step is saved first, and a signal that came in
+        the meantime is passed on afterwards.
+
         Raises: AsyncSaveError if a save in the background failed.
         """
-        self._session.close()
+        self._pacer.close(self.save_model_checkpoint, None)
 
     @property
     def current_hash(self) -> str | None:
@@ -281,6 +291,51 @@ class CheckpointManagerV2:
         self._session.check_open(wait=False)
         self._session.tracking.change(objects)
 
+    def step(
+        self,
+        step: int,
+        metrics: Mapping[str, float] | None = None,
+        *,
+        model: Any = None,
+        optimizer: Any = None,
+        metadata: Any = None,
+        **more: Any,
+    ) -> Path | None:
+        """Tell that a step is complete; save it if the `save_policy` says so.
+
+        Call it once for each step, after the optimizer has stepped and before anything else changes
+        the state. Where nothing is saved, nothing is looked at: it takes a few microseconds.
+
+        Args:
+            step: optimizer steps so far, int >= 0.
+            metrics: name -> number, stored with the checkpoint if there is one; `log_metrics` logs.
+            model, optimizer: as in `save_model_checkpoint`; what was given last is used again, and
+                is held weakly.
+            metadata: as in `save_model_checkpoint`.
+            more: other keyword arguments of `save_model_checkpoint`.
+        Returns: path of the weights file; None if this step was not saved.
+        Raises: as `save_model_checkpoint`, when it saves; `Preempted` (SystemExit) or
+            KeyboardInterrupt once the step is on disk, where `OnPreemption` held a signal back.
+        """
+        facts = {"metrics": metrics, "metadata": metadata, **more}
+        return self._pacer.step(self.save_model_checkpoint, step, model, optimizer, facts)
+
+    def log_metrics(
+        self, step: int, metrics: Mapping[str, float] | None = None, **named: float
+    ) -> None:
+        """Append metrics of a step to `logs/metrics.jsonl`; `root.metrics` reads them.
+
+        Args:
+            step: the step, int >= 0.
+            metrics: name -> number; NaN and infinities are kept.
+            named: metrics by name: `log_metrics(10, loss=0.5)`.
+        Raises: ExperimentNotFoundError (no hash yet), TypeError naming what is no number, StorageError.
+        Durability: safe from the end of the process on return; safe from the end of the machine a
+            second and one call later, and before the next checkpoint is committed.
+        """
+        self._session.check_writable("log metrics", wait=False)
+        measuring.log_metrics(self._session, step, metrics, named)
+
     def wait(self) -> None:
         """Wait until every save is committed (`async_save=True`); at once otherwise.
 
@@ -295,6 +350,8 @@ class CheckpointManagerV2:
         if not wanted:
             return None
         found = self._session.live.find_optimizer(optimizer, name)
+        if optimizer is not None:
+            self._session.live.remember_optimizer(optimizer)
         if found is None:
             self._session.advise(
                 "no optimizer was passed and none is registered: the checkpoint holds no optimizer "
@@ -457,6 +514,23 @@ class CheckpointManagerV2:
         return load_step(self._session, step, exp_hash, target, options, revision=revision)
 
     # ------------------------------------------------------------ looking
+    def best_checkpoint(
+        self, metric: str, mode: str = "min", *, exp_hash: str | None = None
+    ) -> CheckpointEntry:
+        """Return the checkpoint with the best value of a metric it was saved with.
+
+        Those without the metric, or with NaN, take no part; of equals the newer is the best.
+
+        Args:
+            metric: its name.
+            mode: `min` or `max`.
+            exp_hash: hash or prefix; by default the current experiment, and without one the whole
+                root.
+        Raises: CheckpointNotFoundError naming the metrics there are.
+        """
+        self._session.check_open()
+        return measuring.best_checkpoint(self._session, metric, mode, exp_hash)
+
     def load_config(
         self, exp_hash: str | None = None, *, step: int | None = None
     ) -> dict[str, Any]:

@@ -17,20 +17,20 @@ from weightslab.engine.repository.layout import check_label
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["LiveObjects", "LoadTarget", "named_models", "named_optimizers", "parts_of"]
+__all__ = ["Given", "LiveObjects", "LoadTarget", "named_models", "named_optimizers", "parts_of"]
 
 
 class LiveObjects:
     """Resolves the objects a call is about.
 
-    The order is: the argument, the ledger, what was given last. Models given last are held weakly,
-    so that the manager keeps nobody's weights alive, and so are `SampleSet`s that can change and
+    The order is: the argument, the ledger, what was given last. Models and optimizers given last are
+    held weakly, so that the manager keeps nobody's weights alive, and so are `SampleSet`s that can change and
     data sets with `active_uids`; configs are small and kept, and so is what the samples were.
     """
 
     def __init__(self) -> None:
-        self._models: dict[str, weakref.ref[torch.nn.Module]] = {}
-        self._single = True
+        self._model = Given()
+        self._optimizer = Given()
         self._config: Any = None
         self._samples: SampleSet | None = None
         self._data: Callable[[], Any] = _nothing
@@ -70,17 +70,18 @@ class LiveObjects:
         return found
 
     def remember_model(self, model: Any) -> None:
-        """Hold `model` weakly as the one given last."""
-        named = named_models(model)
-        self._models = {name: weakref.ref(module) for name, module in named.items()}
-        self._single = not isinstance(model, Mapping)
+        """Hold `model` weakly as the one given last.
+
+        The optimizer given last is forgotten if this is another model than the one it was given for.
+        """
+        if not self._model.is_same(model):
+            named_models(model)
+            self._model.set(model)
+            self._optimizer.set(None)
 
     def last_model(self) -> Any:
         """Return the model given last; None if there was none or it is gone."""
-        alive = {name: reference() for name, reference in self._models.items()}
-        if not alive or any(module is None for module in alive.values()):
-            return None
-        return next(iter(alive.values())) if self._single else alive
+        return self._model.get()
 
     # ------------------------------------------------------------ config and samples
     def find_config(self, config: Any = None) -> Any:
@@ -149,6 +150,68 @@ class LiveObjects:
             named_optimizers(optimizer)
             return optimizer
         return ledgers.find_optimizer() if name is None else ledgers.get_optimizer(name)
+
+    def remember_optimizer(self, optimizer: Any) -> None:
+        """Hold `optimizer` weakly as the one given last."""
+        if not self._optimizer.is_same(optimizer):
+            named_optimizers(optimizer)
+            self._optimizer.set(optimizer)
+
+    def last_optimizer(self) -> Any:
+        """Return the optimizer of the ledger, else the one given last for this model; None if
+        there is neither, or it is gone.
+
+        Raises: LedgerError if several are registered, and none was given.
+        """
+        last = self._optimizer.get()
+        try:
+            found = ledgers.find_optimizer()
+        except ledgers.LedgerError:
+            if last is None:
+                raise
+            return last
+        return last if found is None else found
+
+
+class Given:
+    """An object, or a dict of name -> object, held weakly."""
+
+    def __init__(self) -> None:
+        self._refs: dict[str, Callable[[], Any]] = {}
+        self._single = True
+
+    def set(self, given: Any) -> None:
+        """Hold `given`; None holds nothing."""
+        is_dict = isinstance(given, Mapping) and not isinstance(given, torch.nn.Module)
+        named = dict(given) if is_dict else {} if given is None else {"": given}
+        self._refs = {name: _weak(item) for name, item in named.items()}
+        self._single = not is_dict
+
+    def forget(self) -> None:
+        """Hold nothing."""
+        if self._refs:
+            self.set(None)
+
+    @property
+    def is_empty(self) -> bool:
+        """Nothing was given."""
+        return not self._refs
+
+    def is_same(self, given: Any) -> bool:
+        """Tell whether this is what is held."""
+        if self._single:
+            held = self._refs.get("")
+            return held is not None and held() is given
+        if not isinstance(given, Mapping) or given.keys() != self._refs.keys():
+            return False
+        return all(reference() is given[name] for name, reference in self._refs.items())
+
+    def get(self) -> Any:
+        """Return what is held; None if that is nothing, or any of it is gone."""
+        alive = {name: reference() for name, reference in self._refs.items()}
+        if not alive or any(item is None for item in alive.values()):
+            return None
+        return alive[""] if self._single else alive
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -97,7 +97,10 @@ def load_entry(
     report = restore(root.store, manifest, _restore_target(session, target), options)
     session.ancestry.settle(unwrapped(target.live), manifest)
     session.live.remember_model(target.live)
+    if target.optimizers is not None and target.given:
+        session.live.remember_optimizer(target.optimizers)
     name = manifest.name
+    session.progress.note_loaded(name.exp_hash, name.step)
     if is_writer() and not root.read_only:
         record_event(
             root,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -14,13 +15,14 @@ from weightslab.engine.saving.snapshot import hold_still
 from weightslab.engine.saving.writer import write_or_find
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from weightslab.engine.repository.commit import Draft
     from weightslab.engine.repository.manifest import Manifest
     from weightslab.engine.root import CheckpointRoot
     from weightslab.engine.saving.ancestry import Ancestry
+    from weightslab.engine.saving.progress import Progress
 
 __all__ = ["CheckpointSaver"]
 
@@ -34,17 +36,30 @@ class CheckpointSaver:
     Args:
         root: where to.
         ancestry: follows the model objects.
+        progress: is told of each save.
+        before_commit: called before each commit, in its thread.
         in_background: return from `save` before the commit.
         queue_depth: snapshots that may be under way then, each with memory of its own.
     """
 
     def __init__(
-        self, root: CheckpointRoot, ancestry: Ancestry, *, in_background: bool, queue_depth: int
+        self,
+        root: CheckpointRoot,
+        ancestry: Ancestry,
+        progress: Progress,
+        *,
+        before_commit: Callable[[], None],
+        in_background: bool,
+        queue_depth: int,
     ) -> None:
         if isinstance(queue_depth, bool) or not isinstance(queue_depth, int) or queue_depth < 1:
             raise ValueError(f"queue_depth is an int >= 1, not {queue_depth!r}")
         self._root = root
         self._ancestry = ancestry
+        self._progress = progress
+        self._before_commit = before_commit
+        self._because: str | None = None
+        self._at_once = False
         self._background = BackgroundWriter(depth=queue_depth) if in_background else None
         self._buffers = HostBuffers(keep=queue_depth)
 
@@ -58,8 +73,11 @@ class CheckpointSaver:
             nothing of it is committed already.
         Raises: AsyncSaveError if an earlier save failed; this one is not done then.
         """
-        if self._background is None:
-            manifest = self._commit(capture(), modules)
+        because = self._because
+        if self._background is None or self._at_once:
+            self.finish()
+            manifest = self._commit(capture(), modules, because)
+            self._progress.note_saved(manifest.name.exp_hash, manifest.name.step)
             return self._root.path / manifest.name.file_key(manifest.weights_file())
         self._background.reserve()
         try:
@@ -72,14 +90,46 @@ class CheckpointSaver:
 
         def commit() -> None:
             try:
-                self._commit(still, modules)
+                self._commit(still, modules, because)
+            except BaseException:
+                self._progress.note_failed(still.exp_hash, still.step)
+                raise
             finally:
                 give_back()
 
         name = draft.name
+        self._progress.note_saved(name.exp_hash, name.step)  # before: it may fail at once
         self._background.start(f"saving step {draft.step} of {draft.exp_hash}", commit)
         part = min(part for part in images if part != "training")
         return self._root.path / name.file_key(name.file_name(part))
+
+    @contextmanager
+    def occasion(self, because: str, *, at_once: bool = False) -> Iterator[None]:
+        """Have the saves within the block say why they are done.
+
+        Args:
+            because: goes into the journal with each event of the save.
+            at_once: on disk when `save` returns, after all that was accepted before, also in the
+                background; the state is not copied then.
+        """
+        self._because, self._at_once = because, at_once
+        try:
+            yield
+        finally:
+            self._because, self._at_once = None, False
+
+    def check(self) -> None:
+        """Raise what went wrong in the background, without waiting for what is under way.
+
+        Raises: AsyncSaveError if an earlier save failed.
+        """
+        if self._background is not None:
+            self._background.check()
+
+    def finish(self) -> None:
+        """Wait until nothing is under way; errors stay for `check` and `wait`."""
+        if self._background is not None:
+            self._background.finish()
 
     def wait(self) -> None:
         """Wait until everything is committed.
@@ -99,7 +149,9 @@ class CheckpointSaver:
         finally:
             self._buffers.clear()
 
-    def _commit(self, draft: Draft, modules: Sequence[Any]) -> Manifest:
+    def _commit(self, draft: Draft, modules: Sequence[Any], because: str | None) -> Manifest:
+        start = self._progress.clock()
+        self._before_commit()
         root, exp_hash = self._root, draft.exp_hash
         if root.catalog.experiment(exp_hash) is None:
             raise ExperimentNotFoundError(
@@ -112,8 +164,9 @@ class CheckpointSaver:
             parent=self._ancestry.parent_of(modules, exp_hash),
             config_file=opening.newest_config(root.store, exp_hash),
         )
-        manifest, is_new = write_or_find(root, draft)
+        manifest, is_new = write_or_find(root, draft, because=because)
         if is_new and manifest.name.revision > 1:
             advising.warn_replaced(root, manifest)
         self._ancestry.settle(modules, manifest)
+        self._progress.commit_seconds = self._progress.clock() - start
         return manifest

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import time
 from typing import TYPE_CHECKING, Any
 
 from weightslab.components.advising import Advice
 from weightslab.components.live_objects import LiveObjects, named_models
 from weightslab.components.saving import CheckpointSaver
 from weightslab.components.tracking import Tracking
-from weightslab.engine.errors import ExperimentNotFoundError, LockedError, ReadOnlyStoreError
+from weightslab.engine.errors import (
+    ExperimentNotFoundError,
+    LockedError,
+    ReadOnlyStoreError,
+    StorageError,
+)
 from weightslab.engine.identity.wrappers import unwrap
+from weightslab.engine.repository.metric_lines import METRICS_FILE
 from weightslab.engine.root import CheckpointRoot
 from weightslab.engine.saving.ancestry import Ancestry
+from weightslab.engine.saving.progress import Progress
+from weightslab.engine.storage.append_log import AppendLog
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,6 +32,8 @@ if TYPE_CHECKING:
     from weightslab.engine.values import ParentLink
 
 __all__ = ["Session", "is_writer", "unwrapped", "world_of"]
+
+logger = logging.getLogger(__name__)
 
 
 class Session:
@@ -38,11 +50,15 @@ class Session:
         live: the objects given or registered.
         tracking: what else belongs to the training.
         ancestry: where their weights come from.
+        progress: how far the training loop is, and what of it is saved.
+        metrics_log: where `log_metrics` writes.
         saver: commits drafts.
         advise: logs each advice once.
         current: the experiment that saves go to; None before the first.
+        current_hash: its hash.
         exclude: config keys that do not count.
         read_only: what the user asked for.
+        is_closed: `close` was called.
     """
 
     def __init__(
@@ -62,13 +78,21 @@ class Session:
         self.live = LiveObjects()
         self.tracking = Tracking()
         self.ancestry = Ancestry(str(self.root.path))
+        self.progress = Progress(time.monotonic)
+        self.metrics_log = AppendLog(self.root.path / METRICS_FILE, clock=time.monotonic)
         self.saver = CheckpointSaver(
-            self.root, self.ancestry, in_background=async_save, queue_depth=queue_depth
+            self.root,
+            self.ancestry,
+            self.progress,
+            before_commit=self._sync_metrics,
+            in_background=async_save,
+            queue_depth=queue_depth,
         )
         self.advise = Advice()
         self.current: Identification | None = None
+        self.current_hash: str | None = None
         self._pid = os.getpid()
-        self._closed = False
+        self.is_closed = False
 
     # ------------------------------------------------------------ life
     def close(self) -> None:
@@ -76,9 +100,19 @@ class Session:
 
         Raises: AsyncSaveError if a save in the background failed.
         """
-        self._closed = True
+        self.is_closed = True
         if os.getpid() == self._pid:
-            self.saver.close()
+            try:
+                self.saver.close()
+            finally:
+                self.metrics_log.close()
+
+    def _sync_metrics(self) -> None:
+        """Have the metrics up to a checkpoint on disk before it; it is worth more than they are."""
+        try:
+            self.metrics_log.sync()
+        except StorageError as error:
+            logger.warning("the metrics logged last may be lost: %s", error)
 
     def check_open(self, *, wait: bool = True) -> None:
         """Raise unless the manager can be used; wait for what is saved in the background.
@@ -90,7 +124,7 @@ class Session:
                 "this manager belongs to the process that forked this one",
                 hint="make a CheckpointManagerV2 of its own in the child",
             )
-        if self._closed:
+        if self.is_closed:
             raise LockedError("this manager is closed", hint="make a new CheckpointManagerV2")
         if wait:
             self.saver.wait()  # so that everything sees what was saved before
@@ -108,11 +142,6 @@ class Session:
             )
 
     # ------------------------------------------------------------ the current experiment
-    @property
-    def current_hash(self) -> str | None:
-        """Hash of the current experiment; None before the first."""
-        return None if self.current is None else self.current.exp_hash
-
     def enter(self, found: Identification, link: ParentLink | None) -> None:
         """Make `found` the current experiment.
 
@@ -120,7 +149,7 @@ class Session:
             found: its identity.
             link: where the weights of the model came from, if the caller stated it.
         """
-        self.current = found
+        self.current, self.current_hash = found, found.exp_hash
         self.ancestry.enter(found.exp_hash)
         model = self.live.last_model()
         if model is not None:

@@ -46,6 +46,7 @@ from weightslab.engine.repository.component_file import (
 )
 from weightslab.engine.repository.experiment import ExperimentRecord
 from weightslab.engine.repository.indexed import IndexedCatalog
+from weightslab.engine.repository.metric_lines import read_metrics
 from weightslab.engine.repository.quarantine import quarantine_checkpoint
 from weightslab.engine.repository.verify import VerifyReport, verify_all
 from weightslab.engine.saving.writer import record_event
@@ -62,7 +63,7 @@ if TYPE_CHECKING:
     from weightslab.engine.repository.catalog import Catalog
     from weightslab.engine.repository.manifest import Manifest
     from weightslab.engine.storage.store import Store
-    from weightslab.engine.values import Change, Explanation
+    from weightslab.engine.values import Change, Explanation, MetricRecord
 
 __all__ = ["CheckpointRoot"]
 
@@ -237,6 +238,23 @@ class CheckpointRoot:
             key=lambda e: (sign * e.metrics[metric], e.created_at, e.sequence),
             default=None,
         )
+
+    def metrics(
+        self, exp_hash: str | None = None, *, name: str | None = None
+    ) -> list[MetricRecord]:
+        """Return what `log_metrics` has logged, in the order it was logged.
+
+        Lines that were cut off are passed over. Reads the whole log.
+
+        Args:
+            exp_hash: only this experiment; hash or prefix. A full hash is found after the experiment
+                was deleted, too.
+            name: only this metric, from the records that have it.
+        Raises: ExperimentNotFoundError.
+        """
+        if exp_hash is not None and not layout.is_exp_hash(exp_hash):
+            exp_hash = self.get_hash(exp_hash)
+        return list(read_metrics(self.path, exp_hash, name))
 
     def manifest(self, entry: CheckpointEntry) -> Manifest:
         """Read the manifest of a listed checkpoint again, checked.

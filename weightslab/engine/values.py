@@ -18,6 +18,7 @@ __all__ = [
     "Explanation",
     "FileRecord",
     "HashUpdate",
+    "MetricRecord",
     "ParentLink",
     "TensorRecord",
     "parse_utc",
@@ -197,6 +198,23 @@ class ParentLink:
     def __post_init__(self) -> None:
         if self.kind not in ("fresh", "checkpoint", "import", "unknown"):
             raise FormatError(f"unknown kind of parent {self.kind!r}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MetricRecord:
+    """Metrics of one step, as `log_metrics` was given them.
+
+    Attributes:
+        exp_hash: experiment that was current.
+        step: the step.
+        created_at: aware UTC time of the call.
+        metrics: name -> number; may be NaN or infinite.
+    """
+
+    exp_hash: str
+    step: int
+    created_at: datetime
+    metrics: dict[str, float]
 
 
 def parse_utc(text: str) -> datetime:

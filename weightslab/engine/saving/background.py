@@ -91,6 +91,15 @@ class BackgroundWriter:
             self._changed.wait_for(lambda: not self._jobs)
             self._raise_error()
 
+    def check(self) -> None:
+        """Raise for the oldest job that failed and was not told yet; does not wait.
+
+        Raises: AsyncSaveError.
+        """
+        if self._errors:
+            with self._changed:
+                self._raise_error()
+
     def finish(self) -> None:
         """Wait until every job is done, and leave their errors for others."""
         with self._changed:

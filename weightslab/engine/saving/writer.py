@@ -52,14 +52,22 @@ def write_checkpoint(place: Place, draft: Draft) -> Manifest:
     return write_or_find(place, draft)[0]
 
 
-def write_or_find(place: Place, draft: Draft) -> tuple[Manifest, bool]:
+def write_or_find(
+    place: Place, draft: Draft, *, because: str | None = None
+) -> tuple[Manifest, bool]:
     """Commit `draft` unless the newest revision of its step holds the same; on disk on return.
 
+    Args:
+        place: where to.
+        draft: what to commit.
+        because: why; noted in the journal alone, so that the same content stays the same.
     Returns: the manifest, and True if it was written now.
     Raises: StorageError and its kinds. Nothing that was committed before is touched.
     """
     # Catalogs of other processes look at the experiment from here to the line after the commit.
-    about = {"exp_hash": draft.exp_hash, "step": draft.step}
+    about: dict[str, Any] = {"exp_hash": draft.exp_hash, "step": draft.step}
+    if because is not None:
+        about["because"] = because
     record_event(place, "checkpoint_begun", **about)
     try:
         manifest, written = commit_checkpoint(place.store, place.catalog, draft, clock=place.clock)

@@ -16,7 +16,7 @@ from weightslab.engine.errors import StorageError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-__all__ = ["LocalJournal"]
+__all__ = ["LocalJournal", "open_for_appending"]
 
 
 class LocalJournal:
@@ -35,27 +35,14 @@ class LocalJournal:
         Durability: none; the line is in the page cache on return.
         """
         line = json.dumps(record, sort_keys=True, separators=(", ", ": ")).encode("ascii") + b"\n"
-        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_CLOEXEC", 0)
-        flags |= getattr(os, "O_NOFOLLOW", 0)  # a root from a stranger must not point us elsewhere
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            if self.path.parent.is_symlink():
-                raise OSError(f"{self.path.parent} is a symbolic link")  # noqa: TRY301
-            descriptor = os.open(self.path, flags, 0o666)
+            descriptor, is_torn = open_for_appending(self.path)
             try:
-                size_bytes = os.fstat(descriptor).st_size
-                if size_bytes and self._last_byte(descriptor, size_bytes) != b"\n":
-                    line = b"\n" + line  # the last writer was cut off in its line
-                os.write(descriptor, line)
+                os.write(descriptor, b"\n" + line if is_torn else line)
             finally:
                 os.close(descriptor)
         except OSError as error:
             raise StorageError(f"cannot append to {self.path}: {error}") from error
-
-    @staticmethod
-    def _last_byte(descriptor: int, size_bytes: int) -> bytes:
-        os.lseek(descriptor, size_bytes - 1, os.SEEK_SET)
-        return os.read(descriptor, 1)
 
     def read(self) -> Iterator[dict[str, Any]]:
         """Yield the records in the order they were appended; what does not parse is passed over."""
@@ -71,3 +58,26 @@ class LocalJournal:
                     continue
                 if isinstance(record, dict):
                     yield record
+
+
+def open_for_appending(path: Path) -> tuple[int, bool]:
+    """Open a file of lines, created if absent with its folder.
+
+    Returns: its descriptor, and True if its last line was cut off and has to be closed off first.
+    Raises: OSError, also for a symbolic link.
+    """
+    flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_CLOEXEC", 0)
+    flags |= getattr(os, "O_NOFOLLOW", 0)  # a root from a stranger must not point us elsewhere
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.parent.is_symlink():
+        raise OSError(f"{path.parent} is a symbolic link")
+    descriptor = os.open(path, flags, 0o666)
+    try:
+        size_bytes = os.fstat(descriptor).st_size
+        if not size_bytes:
+            return descriptor, False
+        os.lseek(descriptor, size_bytes - 1, os.SEEK_SET)
+        return descriptor, os.read(descriptor, 1) != b"\n"
+    except BaseException:
+        os.close(descriptor)
+        raise
