@@ -23,7 +23,7 @@ TORCH_FREE = (
     "weightslab.engine.repository",
     "weightslab.engine.saving.held_signals",
     "weightslab.engine.saving.policies",
-    "weightslab.engine.saving.progress",
+    "weightslab.engine.saving.loop",
     "weightslab.engine.saving.writer",
     "weightslab.engine.lineage",
     "weightslab.engine.retention",

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from weightslab.engine.repository.manifest import Manifest
     from weightslab.engine.root import CheckpointRoot
     from weightslab.engine.saving.ancestry import Ancestry
-    from weightslab.engine.saving.progress import Progress
+    from weightslab.engine.saving.loop import LoopProgress
 
 __all__ = ["CheckpointSaver"]
 
@@ -46,7 +46,7 @@ class CheckpointSaver:
         self,
         root: CheckpointRoot,
         ancestry: Ancestry,
-        progress: Progress,
+        progress: LoopProgress,
         *,
         before_commit: Callable[[], None],
         in_background: bool,

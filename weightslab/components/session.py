@@ -21,7 +21,7 @@ from weightslab.engine.identity.wrappers import unwrap
 from weightslab.engine.repository.metric_lines import METRICS_FILE
 from weightslab.engine.root import CheckpointRoot
 from weightslab.engine.saving.ancestry import Ancestry
-from weightslab.engine.saving.progress import Progress
+from weightslab.engine.saving.loop import LoopProgress
 from weightslab.engine.storage.append_log import AppendLog
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ class Session:
         self.live = LiveObjects()
         self.tracking = Tracking()
         self.ancestry = Ancestry(str(self.root.path))
-        self.progress = Progress(time.monotonic)
+        self.progress = LoopProgress(time.monotonic)
         self.metrics_log = AppendLog(self.root.path / METRICS_FILE, clock=time.monotonic)
         self.saver = CheckpointSaver(
             self.root,

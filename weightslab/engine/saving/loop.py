@@ -1,4 +1,4 @@
-"""Progress: how far the training loop is, and how much of that is saved. Free of torch."""
+"""The loop: how far the training loop is, and how much of that is saved. Free of torch."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Progress"]
+__all__ = ["LoopProgress"]
 
 
-class Progress:
+class LoopProgress:
     """The last completed step of a loop, and its last save.
 
     Args:
