@@ -25,6 +25,7 @@ TORCH_FREE = (
     "weightslab.engine.saving.policies",
     "weightslab.engine.saving.loop",
     "weightslab.engine.saving.writer",
+    "weightslab.engine.care",
     "weightslab.engine.lineage",
     "weightslab.engine.retention",
     "weightslab.engine.root",
