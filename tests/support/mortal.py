@@ -17,8 +17,8 @@ class _Remembering(LocalStore):
         super().__init__(root)
         self.given = []
 
-    def hold(self, key):
-        hold = super().hold(key)
+    def hold(self, key, *, mode="create"):
+        hold = super().hold(key, mode=mode)
         if hold is not None:
             self.given.append(hold)
         return hold

@@ -4,6 +4,7 @@
       NotFoundError (+FileNotFoundError)     ExperimentNotFoundError, CheckpointNotFoundError,
                                              ObjectNotFoundError                        exit 10
       AlreadyExistsError (+FileExistsError)                                             exit 11
+      PinnedError                                                                       exit 12
       IntegrityError                         DigestMismatchError, TruncatedError,
                                              MissingObjectError, ExperimentHashClashError  exit 20
       FormatError (+ValueError)              UnsupportedVersionError, InvalidManifestError,
@@ -44,6 +45,7 @@ __all__ = [
     "NotFoundError",
     "NotStorableError",
     "ObjectNotFoundError",
+    "PinnedError",
     "ReadOnlyStoreError",
     "StateMismatchError",
     "StorageError",
@@ -98,6 +100,12 @@ class AlreadyExistsError(CheckpointError, FileExistsError):
     """Something is in the way and is not overwritten."""
 
     exit_code = 11
+
+
+class PinnedError(CheckpointError):
+    """What is to be deleted is pinned; nothing was changed."""
+
+    exit_code = 12
 
 
 class IntegrityError(CheckpointError):

@@ -25,6 +25,7 @@ from weightslab.engine.errors import (
 )
 from weightslab.engine.repository import layout
 from weightslab.engine.repository.catalog import read_manifest
+from weightslab.engine.repository.claim import claimed
 from weightslab.engine.repository.layout import CheckpointName
 from weightslab.engine.repository.manifest import Manifest
 from weightslab.engine.repository.reuse import ReusePlan, link_sources, plan_reuse
@@ -165,21 +166,32 @@ def _take_revision(store: Store, draft: Draft, first: int) -> tuple[Hold, Checkp
     """Reserve the first revision that nobody else writes and that has no manifest."""
     for revision in range(first, first + _MAX_TRIES):
         name = CheckpointName(exp_hash=draft.exp_hash, step=draft.step, revision=revision)
-        hold = store.hold(name.pending_key)
-        if hold is None:
-            continue
-        try:
-            if store.stat(name.manifest_key) is None:
-                _remove_files(store, name)  # left by a writer that died: no manifest, our hold
-                return hold, name
-        except BaseException:  # Ctrl-C, too, leaves no hold behind
-            hold.release()
-            raise
-        hold.release()
+        hold = reserve(store, name)
+        if hold is not None:
+            return hold, name
     raise LockedError(
         f"step {draft.step} of {draft.exp_hash} is being written by more than {_MAX_TRIES} others",
         hint="let each process save its own steps",
     )
+
+
+def reserve(store: Store, name: CheckpointName) -> Hold | None:
+    """Hold a revision that nobody else writes and that has no manifest, cleared of old files.
+
+    Returns: None if somebody writes it, or it is committed.
+    """
+    hold = store.hold(name.pending_key)
+    if hold is None:
+        return None
+    try:
+        if store.stat(name.manifest_key) is None:
+            remove_files(store, name)  # left by a writer that died: no manifest, our hold
+            return hold
+    except BaseException:  # Ctrl-C, too, leaves no hold behind
+        hold.release()
+        raise
+    hold.release()
+    return None
 
 
 def _write(
@@ -199,9 +211,9 @@ def _write(
             candidate, files=files, tensors=tensors, sequence=sequence, created_at=clock()
         )
         data = manifest.to_bytes()
-        _put_new(store, name.manifest_key, [data])
+        put_new(store, name.manifest_key, [data])
     except BaseException:  # Ctrl-C, too, leaves no files behind
-        _clean_up(store, name)
+        clean_up(store, name)
         raise
     store.sync(folder)  # fails the save if it fails; the checkpoint may be there all the same
     return Manifest.from_bytes(data, name=name)
@@ -217,7 +229,7 @@ def _link(store: Store, catalog: Catalog, candidate: Manifest) -> ReusePlan:
         if not failed:
             return plan
         unusable |= failed
-        _remove_files(store, candidate.name)  # another plan may give the links other names
+        remove_files(store, candidate.name)  # another plan may give the links other names
 
 
 def _put_files(
@@ -232,7 +244,7 @@ def _put_files(
         tensors.update(found)
     for part, (image, file_name) in _images(draft, name, plan).items():
         file, records = image.records(file_name, part)
-        _put_new(store, name.file_key(file_name), image.buffers)
+        put_new(store, name.file_key(file_name), image.buffers)
         files.append(file)
         prefix = "" if part == STABLE else f"{part}/"
         tensors.update({prefix + key: record for key, record in records.items()})
@@ -270,31 +282,49 @@ def _next_sequence(catalog: Catalog, exp_hash: str) -> int:
     return 1 + hidden + max((entry.sequence for entry in entries), default=0)
 
 
-def _put_new(store: Store, key: str, parts: Sequence[Buffer]) -> None:
+def put_new(store: Store, key: str, parts: Sequence[Buffer]) -> None:
+    """Write a file under a name that nothing has.
+
+    Raises: AlreadyExistsError, StorageError.
+    """
     if not store.put(key, parts, if_absent=True):
         raise AlreadyExistsError(
             f"{key} appeared while it was being written", hint="save again", context={"key": key}
         )
 
 
-def _clean_up(store: Store, name: CheckpointName) -> None:
+def clean_up(store: Store, name: CheckpointName) -> None:
     """Remove the files of a failed save; the first error of the save is the one that matters."""
     try:
         if store.stat(name.manifest_key) is None:
-            _remove_files(store, name)
+            remove_files(store, name)
     except CheckpointError as error:
         logger.warning("files of the failed save %s stay behind: %s", name.stem, error)
 
 
-def _remove_files(store: Store, name: CheckpointName) -> list[str]:
-    """Remove the tensor files of a revision; the caller holds it and it has no manifest."""
-    folder = layout.model_folder(name.exp_hash)
-    removed = []
-    for file in store.list(folder):
-        found = layout.parse_checkpoint_file(file)
-        if found is not None and found[0] == name and found[1].endswith("safetensors"):
-            store.delete(folder + file)
-            removed.append(folder + file)
+def files_of(store: Store, *names: CheckpointName) -> dict[CheckpointName, list[str]]:
+    """Return the keys of the tensor files of revisions of one experiment. One listing.
+
+    From the listing: a manifest may be damaged, or not be there yet.
+    """
+    found: dict[CheckpointName, list[str]] = {name: [] for name in names}
+    stems = tuple(f"{name.stem}." for name in names)
+    for folder in {layout.model_folder(name.exp_hash) for name in names}:
+        for file in store.list(folder):
+            parsed = layout.parse_checkpoint_file(file) if file.startswith(stems) else None
+            if parsed is not None and parsed[0] in found and parsed[1].endswith("safetensors"):
+                found[parsed[0]].append(folder + file)
+    return found
+
+
+def remove_files(store: Store, name: CheckpointName) -> list[str]:
+    """Remove the tensor files of a revision; the caller holds it and it has no manifest.
+
+    Returns: their keys.
+    """
+    removed = files_of(store, name)[name]
+    for key in removed:
+        store.delete(key)
     return removed
 
 
@@ -314,7 +344,7 @@ def remove_leftovers(store: Store, exp_hash: str) -> list[str]:
             continue
         with hold:
             if store.stat(name.manifest_key) is None:
-                removed += _remove_files(store, name)
+                removed += remove_files(store, name)
     for name in {name for name, rest in found if rest == "pending" and name in committed}:
         hold = store.hold(name.pending_key)  # a writer that died after its commit
         if hold is not None:
@@ -344,23 +374,27 @@ def delete_checkpoint(store: Store, name: CheckpointName) -> None:
 
     The hold of the revision is taken meanwhile, so that no writer reuses its names.
 
-    Raises: CheckpointNotFoundError, LockedError, StorageError.
+    Raises: CheckpointNotFoundError; LockedError if it is being written, deleted or read; StorageError.
     """
-    hold = store.hold(name.pending_key)
-    if hold is None:
-        raise LockedError(f"{name.stem} is being written or deleted by another process")
-    with hold:
-        remove_committed(store, name)
+    with claimed(store, name):
+        remove_committed(store, files_of(store, name))
 
 
-def remove_committed(store: Store, name: CheckpointName) -> None:
-    """Remove the manifest of a revision, then its files; the caller holds it.
+def remove_committed(store: Store, files: Mapping[CheckpointName, Sequence[str]]) -> None:
+    """Remove the manifests of revisions of one experiment, then their files; the caller has claimed
+    them.
 
+    Args:
+        store: where the root lives.
+        files: what `files_of` said.
     Raises: CheckpointNotFoundError, StorageError.
     """
-    folder = layout.model_folder(name.exp_hash)
-    if not store.delete(name.manifest_key):
-        raise CheckpointNotFoundError(f"no checkpoint {name.stem}")
+    folder = layout.model_folder(next(iter(files)).exp_hash)
+    for name in files:
+        if not store.delete(name.manifest_key):
+            raise CheckpointNotFoundError(f"no checkpoint {name.stem}")
     store.sync(folder)
-    _remove_files(store, name)
+    for keys in files.values():
+        for key in keys:
+            store.delete(key)
     store.sync(folder)

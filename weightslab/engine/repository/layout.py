@@ -13,7 +13,9 @@
     checkpoints/{exp_hash}/hp/{exp_hash}_config[.r2].yaml
     checkpoints/{exp_hash}/data/{exp_hash}_samples.h5, {exp_hash}_{backup}.h5 and {file}.json
     checkpoints/{exp_hash}/data/{exp_hash}_samples.base.h5          what a delta refers to
+    checkpoints/{exp_hash}/notes/{time}_{kind}_{digest}.json        names, notes, tags, pins
     checkpoints/.quarantine/{exp_hash}_step_000100[.r2]/            damaged, set aside, with why.json
+    checkpoints/.trash/{exp_hash}_step_000100[.r2]/                 deleted, to be had back, with why.json
 
 Steps have at least six digits and are read as integers; revision 1 is not written.
 """
@@ -26,10 +28,11 @@ from typing import Final
 
 from weightslab.engine.errors import FormatError
 
-__all__ = ["CHECKPOINTS", "QUARANTINE", "CheckpointName", "is_exp_hash"]
+__all__ = ["CHECKPOINTS", "QUARANTINE", "TRASH", "CheckpointName", "is_exp_hash"]
 
 CHECKPOINTS: Final = "checkpoints/"
 QUARANTINE: Final = "checkpoints/.quarantine/"
+TRASH: Final = "checkpoints/.trash/"
 _EXP_HASH: Final = re.compile(r"[0-9a-f]{16}\Z")
 _CHECKPOINT: Final = re.compile(
     r"([0-9a-f]{16})_step_(\d{6,18})(?:\.r([1-9]\d{0,8}))?\.([A-Za-z0-9_.-]+)\Z"
@@ -78,6 +81,11 @@ def config_folder(exp_hash: str) -> str:
 def data_folder(exp_hash: str) -> str:
     """Return the prefix of samples and backups."""
     return f"{experiment_folder(exp_hash)}data/"
+
+
+def notes_folder(exp_hash: str) -> str:
+    """Return the prefix of names, notes, tags and pins."""
+    return f"{experiment_folder(exp_hash)}notes/"
 
 
 def architecture_key(exp_hash: str, suffix: str = "json") -> str:

@@ -2,28 +2,20 @@
 
     checkpoints/.quarantine/{stem}/       manifest and files under their own names
     checkpoints/.quarantine/{stem}/why.json   what was found; its appearance completes the folder
-    checkpoints/.quarantine/{stem}.2/ ...     where the name is taken by another checkpoint
 
-Everything is linked there first, then the note is written, then the checkpoint is deleted as usual:
-its manifest, then its files. Killed anywhere, it is still in its place, or whole in the quarantine; a
-second call goes on. Each checkpoint owns its files, so no other one misses them.
+Killed anywhere, a checkpoint is still in its place, or whole in the quarantine; a second call goes on:
+see `moving`.
 """
 
 from __future__ import annotations
 
-import itertools
 from typing import TYPE_CHECKING, Final
 
-from weightslab.engine.errors import (
-    AlreadyExistsError,
-    CheckpointError,
-    CheckpointNotFoundError,
-    LockedError,
-    ObjectNotFoundError,
-)
-from weightslab.engine.jsonform import seal
+from weightslab.engine.errors import CheckpointError
 from weightslab.engine.repository import layout
-from weightslab.engine.repository.commit import remove_committed
+from weightslab.engine.repository.claim import claimed
+from weightslab.engine.repository.commit import files_of
+from weightslab.engine.repository.moving import move_aside
 from weightslab.engine.repository.verify import verify_checkpoint
 
 if TYPE_CHECKING:
@@ -38,7 +30,6 @@ __all__ = ["quarantine_checkpoint"]
 
 SCHEMA: Final = "weightslab.quarantine"
 SCHEMA_VERSION: Final = 1
-NOTE: Final = "why.json"
 
 
 def quarantine_checkpoint(
@@ -54,20 +45,13 @@ def quarantine_checkpoint(
             only.
     Returns: the key of its folder there, ending with `/`.
     Raises: CheckpointNotFoundError; CheckpointError if it is not damaged and no reason is given;
-        LockedError if it is being written or deleted; StorageError.
+        LockedError if it is being written, deleted or read; StorageError.
     Durability: every name there is on disk before the first one here is removed.
     """
-    hold = store.hold(name.pending_key)
-    if hold is None:
-        raise LockedError(f"{name.stem} is being written or deleted by another process")
-    with hold:
-        if store.stat(name.manifest_key) is None:
-            raise CheckpointNotFoundError(f"no checkpoint {name.stem}")
+    with claimed(store, name):
         findings = verify_checkpoint(store, name)
         if reason is None and not any(finding.is_damage for finding in findings):
             raise _not_damaged(name, findings)
-        keys = _files_of(store, name)
-        folder = _fill(store, name, keys)
         note = {
             "schema": SCHEMA,
             "schema_version": SCHEMA_VERSION,
@@ -77,12 +61,8 @@ def quarantine_checkpoint(
             "quarantined_at": now.isoformat(),
             "reason": reason,
             "findings": [{"key": f.key, "problem": f.problem} for f in findings],
-            "files": sorted(key.rpartition("/")[2] for key in keys),
         }
-        store.put(folder + NOTE, [seal(note)], if_absent=True)
-        store.sync(folder)
-        remove_committed(store, name)
-    return folder
+        return move_aside(store, layout.QUARANTINE, {name: note}, files_of(store, name))[name]
 
 
 def _not_damaged(name: CheckpointName, findings: Sequence[Finding]) -> CheckpointError:
@@ -95,49 +75,3 @@ def _not_damaged(name: CheckpointName, findings: Sequence[Finding]) -> Checkpoin
         f"every byte of {name.stem} is as it was written, so it stays",
         hint="force=True sets it aside all the same",
     )
-
-
-def _files_of(store: Store, name: CheckpointName) -> list[str]:
-    """Return the keys of all files of a revision that are there, the manifest last.
-
-    From the listing: the manifest may be what is damaged.
-    """
-    folder = layout.model_folder(name.exp_hash)
-    files = []
-    for file in store.list(folder):
-        found = layout.parse_checkpoint_file(file)
-        if found is not None and found[0] == name and found[1].endswith("safetensors"):
-            files.append(folder + file)
-    return [*files, name.manifest_key]
-
-
-def _fill(store: Store, name: CheckpointName, keys: Sequence[str]) -> str:
-    """Give all files their further names in a folder that holds nothing else; returns it."""
-    for number in itertools.count(1):
-        folder = f"{layout.QUARANTINE}{name.stem}{f'.{number}' if number > 1 else ''}/"
-        if all(_is_free(store, key, folder) for key in keys):
-            for key in keys:
-                _take(store, key, folder + key.rpartition("/")[2])
-            break
-    return folder
-
-
-def _is_free(store: Store, key: str, folder: str) -> bool:
-    """Tell whether `key` can go into the folder: its name is free, or an earlier try put it there."""
-    there = folder + key.rpartition("/")[2]
-    found, own = store.stat(there), store.stat(key)
-    if found is None or own is None:
-        return found is None
-    if (found.device, found.inode) == (own.device, own.inode):
-        return True
-    return found.size_bytes == own.size_bytes and store.map(there) == store.map(key)
-
-
-def _take(store: Store, key: str, there: str) -> None:
-    try:
-        if not store.link(key, there):
-            store.put(there, [store.map(key)], if_absent=True)  # no links on this file system
-    except AlreadyExistsError:
-        return  # an earlier try was interrupted; `_is_free` has compared the two
-    except ObjectNotFoundError:
-        return  # deleted by hand since it was listed; the note lists it, the folder lacks it

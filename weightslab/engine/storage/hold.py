@@ -1,4 +1,4 @@
-"""`LocalHold`: a file that is locked while it exists, and how one is taken."""
+"""`LocalHold`: a file that is locked while it exists; `LocalLock`: one that is there anyway."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from weightslab.engine.storage.system import (
     house_errors,
     open_file,
     read_all,
+    register_locked,
     require_regular,
     same_file,
     try_lock,
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-__all__ = ["LocalHold", "take"]
+__all__ = ["LocalHold", "LocalLock", "lock", "take"]
 
 _TRIES: Final = 100  # each retry means that somebody else took and released the key meanwhile
 _MAX_HOLDER_BYTES: Final = 4096  # ours have about 110
@@ -133,3 +134,69 @@ def _claim(descriptor: int, path: Path, *, is_new: bool) -> bool | None:
     os.ftruncate(descriptor, 0)
     write_all(descriptor, [memoryview(holder_text())])
     return True
+
+
+class LocalLock:
+    """A lock on a file that stays where it is; it ends with the process at the latest."""
+
+    def __init__(self, key: str, descriptor: int | None) -> None:
+        self._key = key
+        self._descriptor = descriptor
+        self._pid = os.getpid()
+
+    @property
+    def key(self) -> str:
+        """The key that is locked."""
+        return self._key
+
+    def release(self) -> None:
+        """Unlock the file. Idempotent; does nothing in a forked child, whose lock it is not."""
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None and self._pid == os.getpid():
+            close_locked(descriptor)
+
+    def __enter__(self) -> Self:
+        """Return this lock."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Release."""
+        self.release()
+
+
+def lock(key: str, path: Path, *, shared: bool) -> LocalLock | None:
+    """Lock the file `path`, which is there; None if somebody has it otherwise.
+
+    On a file system without locks everybody gets one. Windows: see `try_lock`; there a file that is
+    to be removed must not be open, so that an unshared lock keeps nothing.
+
+    Raises: FileNotFoundError, also for a file that is removed while this looks; ForeignFileError.
+    """
+    descriptor = open_file(path, os.O_RDONLY)
+    try:
+        require_regular(descriptor, path)
+        keep = shared or CAN_RENAME_OPEN_FILES
+        locked = keep and _try_lock(descriptor, shared=shared)
+        if locked and not same_file(descriptor, path):
+            raise FileNotFoundError(f"{path} was removed while it was locked")  # noqa: TRY301
+    except BaseException:  # Ctrl-C, too, leaves nothing locked
+        close_locked(descriptor)
+        raise
+    if locked:
+        return LocalLock(key, descriptor)
+    close_locked(descriptor)
+    return None if keep else LocalLock(key, None)
+
+
+def _try_lock(descriptor: int, *, shared: bool) -> bool:
+    try:
+        return try_lock(descriptor, shared=shared)
+    except OSError:
+        # No locks on this file system. Kept open all the same, and closed in forked children.
+        register_locked(descriptor)
+        return True

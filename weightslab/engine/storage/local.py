@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from weightslab.engine.errors import AlreadyExistsError, ObjectNotFoundError
-from weightslab.engine.storage.hold import LocalHold, take
+from weightslab.engine.storage.hold import LocalHold, LocalLock, lock, take
 from weightslab.engine.storage.holder import host_id
 from weightslab.engine.storage.store import (
     Buffer,
     ForeignFileError,
+    HoldMode,
     KeyStat,
     byte_views,
     check_key,
@@ -155,9 +156,15 @@ class LocalStore:
                 raise
             return True
 
-    def hold(self, key: str) -> LocalHold | None:
+    def hold(self, key: str, *, mode: HoldMode = "create") -> LocalHold | LocalLock | None:
         # docstring inherited
         path = self._path(key)
+        if mode != "create":
+            with house_errors("locked", path, writing=False):
+                try:
+                    return lock(key, path, shared=mode == "read")
+                except (FileNotFoundError, NotADirectoryError) as error:
+                    raise _not_found(path, key) from error
         self._require_writable(path, "held")
         with house_errors("held", path):
             self._make_folders(path.parent)

@@ -11,6 +11,7 @@ from weightslab.engine.storage.holder import holder_text, may_take_over
 from weightslab.engine.storage.store import (
     Buffer,
     ForeignFileError,
+    HoldMode,
     KeyStat,
     byte_views,
     check_key,
@@ -19,7 +20,7 @@ from weightslab.engine.storage.store import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from types import TracebackType
 
     from typing_extensions import Self
@@ -40,9 +41,9 @@ class _Entry(NamedTuple):
 class MemoryHold:
     """A key held in a `MemoryStore`."""
 
-    def __init__(self, store: MemoryStore, key: str) -> None:
-        self._store = store
+    def __init__(self, key: str, let_go: Callable[[], None]) -> None:
         self._key = key
+        self._let_go = let_go
         self._open = True
 
     @property
@@ -51,10 +52,10 @@ class MemoryHold:
         return self._key
 
     def release(self) -> None:
-        """Remove the key, then let others take it. Idempotent."""
+        """Remove the key if it was made for the hold, then let others take it. Idempotent."""
         if self._open:
             self._open = False
-            self._store._let_go(self._key)
+            self._let_go()
 
     def __enter__(self) -> Self:
         """Return this hold."""
@@ -79,6 +80,7 @@ class MemoryStore:
         self._files: dict[str, _Entry] = {}
         self._folders: dict[str, _Entry] = {"": _Entry(0, 0)}
         self._held: set[str] = set()
+        self._locked: dict[int, int] = {}  # inode -> how many read it; -1: somebody has it alone
         self._tick = 0
         self._device = next(_DEVICES)
 
@@ -126,9 +128,11 @@ class MemoryStore:
             self._create(dst, entry.data, inode=entry.inode)
             return True
 
-    def hold(self, key: str) -> MemoryHold | None:
+    def hold(self, key: str, *, mode: HoldMode = "create") -> MemoryHold | None:
         # docstring inherited
         check_key(key)
+        if mode != "create":
+            return self._lock_file(key, 1 if mode == "read" else -1)
         self._require_writable("held")
         with self._lock:
             if key in self._held:
@@ -137,7 +141,22 @@ class MemoryStore:
                 return None
             self._create(key, holder_text())
             self._held.add(key)
-            return MemoryHold(self, key)
+            return MemoryHold(key, lambda: self._let_go(key))
+
+    def _lock_file(self, key: str, change: int) -> MemoryHold | None:
+        with self._lock:
+            inode = self._find(key).inode
+            count = self._locked.get(inode, 0)
+            if count and min(count, change) < 0:
+                return None
+            self._locked[inode] = count + change
+            return MemoryHold(key, lambda: self._unlock(inode, change))
+
+    def _unlock(self, inode: int, change: int) -> None:
+        with self._lock:
+            left = self._locked.pop(inode) - change
+            if left:
+                self._locked[inode] = left
 
     def _let_go(self, key: str) -> None:
         with self._lock:

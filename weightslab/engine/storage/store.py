@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, Literal, Protocol
 
 from weightslab.engine.errors import IntegrityError, ReadOnlyStoreError, StorageError
 
@@ -23,6 +23,7 @@ __all__ = [
     "Buffer",
     "ForeignFileError",
     "Hold",
+    "HoldMode",
     "KeyStat",
     "Store",
     "byte_views",
@@ -33,6 +34,7 @@ __all__ = [
 ]
 
 Buffer = bytes | bytearray | memoryview
+HoldMode = Literal["create", "read", "alone"]
 
 # Refused in every part: what a file system reads as something else than a name. A drive letter in
 # the middle of a key would replace everything before it on Windows.
@@ -75,7 +77,10 @@ class Hold(Protocol):
         ...
 
     def release(self) -> None:
-        """Remove the file, then unlock it. Idempotent; does nothing in a forked child."""
+        """Remove the file, if it was made for the hold, then unlock it.
+
+        Idempotent; does nothing in a forked child.
+        """
         ...
 
     def __enter__(self) -> Self:
@@ -141,12 +146,20 @@ class Store(Protocol):
         """
         ...
 
-    def hold(self, key: str) -> Hold | None:
+    def hold(self, key: str, *, mode: HoldMode = "create") -> Hold | None:
         """Create `key` and lock it for this process; None if somebody has it.
 
         The file says who holds it. One that a dead process of this host and boot left behind is
         taken over; one of another host or boot is left alone. Threads of one process exclude each
         other, too.
+
+        Args:
+            key: name of the file.
+            mode: `create` is the above. `read` and `alone` lock a file that is there, leave it in its
+                place and write nothing, so that they work where nothing may be written: `read`
+                beside others that read it, `alone` only if nobody does. Whoever has a file in one
+                of these ways may be passed over on systems without locks that are shared.
+        Raises: ObjectNotFoundError if a file that is to be read is not there.
         """
         ...
 

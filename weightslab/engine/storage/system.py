@@ -211,23 +211,28 @@ def folder_sync(path: Path, *, may_be_closed: bool = False) -> None:
 _locked: set[int] = set()
 
 
-def try_lock(descriptor: int) -> bool:
+def try_lock(descriptor: int, *, shared: bool = False) -> bool:
     """Lock an open file for this descriptor until it is closed; False if somebody has it.
 
     The lock belongs to the descriptor: two opens exclude each other, also within one process, and
     the system gives it back when the process dies, however it dies.
 
+    Args:
+        descriptor: of the open file.
+        shared: lock it beside others that do the same. Windows has no such lock; there an open file
+            cannot be removed, which comes to the same.
     Raises: OSError where the file system has no locks.
     """
     try:
         if sys.platform == "win32":
             import msvcrt
 
-            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+            if not shared:
+                msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
         else:
             import fcntl
 
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except OSError as error:
         if error.errno in (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES, errno.EDEADLK):
             return False

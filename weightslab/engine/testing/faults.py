@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from weightslab.engine.storage.store import Buffer, Hold, KeyStat, Store
+    from weightslab.engine.storage.store import Buffer, Hold, HoldMode, KeyStat, Store
 
 __all__ = ["FaultyStore", "Operation", "RecordingStore", "SimulatedCrash"]
 
@@ -137,8 +137,10 @@ class FaultyStore(_Around):
         with _Point(self):
             return self.store.link(src, dst)
 
-    def hold(self, key: str) -> Hold | None:
+    def hold(self, key: str, *, mode: HoldMode = "create") -> Hold | None:
         # docstring inherited
+        if mode != "create":
+            return self.store.hold(key, mode=mode)  # writes nothing
         with _Point(self):
             hold = self.store.hold(key)
         return None if hold is None else _WatchedHold(hold, self._release)
@@ -241,8 +243,10 @@ class RecordingStore(_Around):
                 self.log.append(Operation(op="link", key=dst, source=src))
             return done
 
-    def hold(self, key: str) -> Hold | None:
+    def hold(self, key: str, *, mode: HoldMode = "create") -> Hold | None:
         # docstring inherited
+        if mode != "create":
+            return self.store.hold(key, mode=mode)  # writes nothing
         with self._lock:
             hold = self.store.hold(key)
             if hold is None:

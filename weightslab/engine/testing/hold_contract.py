@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import pytest
 
+from weightslab.engine.errors import ObjectNotFoundError
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from weightslab.engine.storage.store import Store
+    from weightslab.engine.storage.store import HoldMode, Store
 
 __all__ = ["HoldContract"]
 
@@ -23,6 +25,10 @@ Result = TypeVar("Result")
 
 class HoldContract:
     """What every store promises to several threads and processes; part of `StoreContract`."""
+
+    def reader_of(self, store: Store) -> Store:
+        """Return a store over the same bytes that refuses to write."""
+        raise NotImplementedError
 
     # ------------------------------------------------------------ hold
     def test_hold_keeps_others_out_until_it_is_released(self, store: Store) -> None:
@@ -88,6 +94,55 @@ class HoldContract:
         with self.held(store, "a/key"):
             assert store.hold("a/key") is None
 
+    # ------------------------------------------------------------ reading
+    def test_readers_share_a_file_and_keep_out_who_wants_it_alone(self, store: Store) -> None:
+        store.put("a/key", [b"x"])
+        first, second = (self.held(store, "a/key", mode="read") for _ in range(2))
+        assert store.hold("a/key", mode="alone") is None
+        first.release()
+        first.release()
+        assert store.hold("a/key", mode="alone") is None
+        second.release()
+        with self.held(store, "a/key", mode="alone"):
+            pass
+        assert store.list("a") == ["key"]
+        assert bytes(store.map("a/key")) == b"x"
+
+    def test_who_has_a_file_alone_keeps_everybody_out(self, store: Store) -> None:
+        store.put("key", [b"x"])
+        with self.held(store, "key", mode="alone") as alone:
+            assert alone.key == "key"
+            assert store.hold("key", mode="read") is None
+            assert store.hold("key", mode="alone") is None
+        with self.held(store, "key", mode="read"):
+            assert bytes(store.map("key")) == b"x"
+
+    def test_file_is_locked_for_reading_where_nothing_may_be_written(self, store: Store) -> None:
+        store.put("key", [b"x"])
+        reader = self.reader_of(store)
+        with self.held(reader, "key", mode="read"):
+            assert reader.list("") == ["key"]
+
+    @pytest.mark.parametrize("mode", ["read", "alone"])
+    def test_absent_file_cannot_be_locked(self, store: Store, mode: HoldMode) -> None:
+        with pytest.raises(ObjectNotFoundError, match="a/key"):
+            store.hold("a/key", mode=mode)
+        store.put("other", [b"x"])
+        assert store.list("") == ["other"]
+
+    def test_file_in_place_of_a_deleted_one_is_not_locked(self, store: Store) -> None:
+        store.put("key", [b"old"])
+        with self.held(store, "key", mode="read"):
+            store.delete("key")
+            store.put("key", [b"new"])
+            with self.held(store, "key", mode="alone"):
+                assert bytes(store.map("key")) == b"new"
+
+    def test_name_that_is_held_is_no_name_that_is_read(self, store: Store) -> None:
+        store.put("a/name.json", [b"x"])
+        with self.held(store, "a/name.json", mode="read"), self.held(store, "a/name.pending"):
+            assert store.list("a") == ["name.json", "name.pending"]
+
     # ------------------------------------------------------------ threads
     def test_of_many_exclusive_puts_exactly_one_wins(self, store: Store) -> None:
         for turn in range(10):
@@ -130,9 +185,9 @@ class HoldContract:
 
     # ------------------------------------------------------------ tools of the contract
     @staticmethod
-    def held(store: Store, key: str) -> Any:
+    def held(store: Store, key: str, *, mode: HoldMode = "create") -> Any:
         """Return a hold on `key`; nobody may have it."""
-        hold = store.hold(key)
+        hold = store.hold(key, mode=mode)
         assert hold is not None, f"{key} is held by nobody, and yet it cannot be taken"
         return hold
 
