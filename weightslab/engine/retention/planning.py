@@ -227,6 +227,8 @@ class _Planner:
             return False
         if member.is_pinned or member.untouchable is not None or not member.has_training:
             return False
+        if member.derived_from is not None:
+            return False  # thin already; what it has left is the wrappers' own
         if self.damaged_revision:
             name = member.entry.name
             if name.revision < self.damaged_revision.get((name.exp_hash, name.step), 0):

@@ -145,9 +145,9 @@ class BestN:
     def ranking(self, checkpoints: Sequence[CheckpointEntry]) -> list[int]:
         """Return the positions of those that have the metric, the best first."""
         sign = 1 if self.mode == "max" else -1  # an int: a metric may be an int beyond every float
-        metric, missing, is_nan = self.metric, math.nan, math.isnan
+        metric, missing = self.metric, math.nan
         values = [entry.metrics.get(metric, missing) for entry in checkpoints]
-        found = [(sign * value, at) for at, value in enumerate(values) if not is_nan(value)]
+        found = [(sign * value, at) for at, value in enumerate(values) if value == value]  # noqa: PLR0124 - isnan refuses large ints
         found.sort(reverse=True)  # of equals the one committed later
         return [at for _, at in found]
 
