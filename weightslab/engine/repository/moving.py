@@ -13,6 +13,7 @@ impossible bytes are copied.
 from __future__ import annotations
 
 import itertools
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 from weightslab.engine.errors import AlreadyExistsError, ObjectNotFoundError
@@ -20,7 +21,7 @@ from weightslab.engine.jsonform import seal
 from weightslab.engine.repository.commit import remove_committed
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from weightslab.engine.repository.layout import CheckpointName
     from weightslab.engine.storage.store import Store
@@ -50,23 +51,39 @@ def move_aside(
     folders = {}
     for name, note in notes.items():
         keys = [*files[name], name.manifest_key]
-        folder = folders[name] = _fill(store, name, base, keys)
         told = {**note, "files": sorted(key.rpartition("/")[2] for key in keys)}
-        store.put(folder + NOTE, [seal(told)])  # one of an earlier try is written anew
+        with _folder_for(store, base + name.stem, keys) as folder:
+            for key in keys:
+                take(store, key, folder + key.rpartition("/")[2])
+            store.put(folder + NOTE, [seal(told)])  # one of an earlier try is written anew
         store.sync(folder)
+        folders[name] = folder
     remove_committed(store, {name: files[name] for name in notes})
     return folders
 
 
-def _fill(store: Store, name: CheckpointName, base: str, keys: Sequence[str]) -> str:
-    """Give all files their further names in a folder that holds nothing else; returns it."""
+@contextmanager
+def _folder_for(store: Store, stem: str, keys: Sequence[str]) -> Iterator[str]:
+    """Yield a folder in which nothing is in the way of `keys`: a new one, or that of an earlier try.
+
+    One whose note somebody else has locked is being emptied.
+    """
     for number in itertools.count(1):
-        folder = f"{base}{name.stem}{f'.{number}' if number > 1 else ''}/"
-        if all(_is_free(store, key, folder) for key in keys):
-            for key in keys:
-                take(store, key, folder + key.rpartition("/")[2])
-            break
-    return folder
+        folder = f"{stem}{f'.{number}' if number > 1 else ''}/"
+        if store.stat(folder) is None:
+            yield folder
+            return
+        if not all(_is_free(store, key, folder) for key in keys):
+            continue
+        try:
+            lock = store.hold(folder + NOTE, mode="alone")
+        except ObjectNotFoundError:  # cut off before it had one
+            yield folder
+            return
+        if lock is not None:
+            with lock:
+                yield folder
+            return
 
 
 def _is_free(store: Store, key: str, folder: str) -> bool:

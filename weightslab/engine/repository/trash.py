@@ -4,28 +4,32 @@
     checkpoints/.trash/{stem}/why.json    when and why; its appearance completes the folder
 
 A move is that of `moving`: killed anywhere, the checkpoint is in its place or whole in the trash.
-Restoring goes the other way: files first, then the manifest, then the folder is removed, its note
-last. Emptying removes the manifest first and the note last, so that what was begun is gone on with.
+Restoring goes the other way: files first, then the manifest, then the folder is removed. A folder
+without a note is what a move that was cut off leaves, or emptying: it counts for nothing, and goes the
+next time. Who restores or empties a folder has its note alone.
 """
 
 from __future__ import annotations
 
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from weightslab.engine.errors import (
     AlreadyExistsError,
     CheckpointError,
     CheckpointNotFoundError,
     ExperimentNotFoundError,
+    FormatError,
+    IntegrityError,
     InvalidManifestError,
     LockedError,
     MissingObjectError,
     ObjectNotFoundError,
     PinnedError,
     TruncatedError,
+    UnsupportedVersionError,
 )
 from weightslab.engine.jsonform import unseal
 from weightslab.engine.repository import layout
@@ -36,11 +40,11 @@ from weightslab.engine.repository.layout import CheckpointName
 from weightslab.engine.repository.manifest import Manifest, check_schema
 from weightslab.engine.repository.moving import NOTE, is_same, move_aside, take
 from weightslab.engine.repository.notes import read_notes
+from weightslab.engine.storage.store import ForeignFileError
 from weightslab.engine.values import parse_utc
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
-    from contextlib import AbstractContextManager
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from weightslab.engine.storage.store import Store
 
@@ -230,19 +234,19 @@ def _name_in(key: str) -> CheckpointName:
 
 
 def _entry(store: Store, key: str) -> TrashEntry | None:
+    """Return what is in a folder; None for the remains of a move, a return or an emptying."""
     name, files = _name_in(key), store.list(key)
-    if f"{name.stem}.json" not in files and store.stat(name.manifest_key) is not None:
-        return None  # on its way here or back, or cut off there
+    is_in_place = store.stat(name.manifest_key) is not None
+    if NOTE not in files or (f"{name.stem}.json" not in files and is_in_place):
+        return None
+    trashed_at: datetime | None
     try:
         trashed_at, reason = _read_note(store, key, name)
+        is_damaged = not _is_whole(store, key, name)
     except ObjectNotFoundError:
-        if not files or store.stat(name.manifest_key) is not None:
-            return None  # the same
-        trashed_at, reason, is_damaged = None, "unknown: it has no note", True
+        return None  # gone since it was listed
     except CheckpointError as error:
         trashed_at, reason, is_damaged = None, f"unknown: {error}", True
-    else:
-        is_damaged = not _is_whole(store, key, name)
     stats = (store.stat(key + file) for file in files if not file.endswith("/"))
     return TrashEntry(
         name=name,
@@ -334,28 +338,47 @@ def restore_trashed(store: Store, wanted: TrashEntry | CheckpointName | str) -> 
         second call goes on.
     """
     entry = find_trashed(store, wanted)
-    name, folder = entry.name, layout.model_folder(entry.name.exp_hash)
+    name = entry.name
     if store.stat(layout.experiment_key(name.exp_hash)) is None:
         raise ExperimentNotFoundError(
             f"the experiment of {name.stem} is gone",
             hint="open it again with update_experiment_hash, then restore",
         )
-    with held(store, name):
+    with held(store, name), _kept(store, entry.key):
         manifest = _read_trashed(store, entry.key, name)
-        there = f"{entry.key}{name.stem}.json"
-        if store.stat(name.manifest_key) is None:
-            _put_back(store, entry.key, manifest)
-            store.sync(folder)
-            take(store, there, name.manifest_key)
-        if not is_same(store, there, name.manifest_key):
-            raise AlreadyExistsError(
-                f"another checkpoint is called {name.stem} now, so the one in the trash stays there",
-                hint="delete that one first, or move it to the trash",
-            )
-        store.sync(folder)
+        _return(store, entry.key, manifest)
         _remove_thin(store, manifest)
         _remove_folder(store, entry.key, name)
     return name
+
+
+@contextmanager
+def _kept(store: Store, key: str) -> Iterator[None]:
+    """Keep a folder from being emptied while the block runs.
+
+    Raises: ObjectNotFoundError if it was emptied; LockedError if that is going on.
+    """
+    lock = store.hold(key + NOTE, mode="alone")
+    if lock is None:
+        raise LockedError(f"{key} is being emptied or restored by another process")
+    with lock:
+        yield
+
+
+def _return(store: Store, key: str, manifest: Manifest) -> None:
+    """Give a checkpoint its names again; the caller holds the revision."""
+    name, folder = manifest.name, _place_of(manifest.name)
+    there = f"{key}{name.stem}.json"
+    if store.stat(name.manifest_key) is None:
+        _put_back(store, key, manifest)
+        store.sync(folder)
+        take(store, there, name.manifest_key)
+    if not is_same(store, there, name.manifest_key):
+        raise AlreadyExistsError(
+            f"another checkpoint is called {name.stem} now, so the one in the trash stays there",
+            hint="delete that one first, or move it to the trash",
+        )
+    store.sync(folder)
 
 
 def _put_back(store: Store, key: str, manifest: Manifest) -> None:
@@ -388,67 +411,72 @@ def _remove_thin(store: Store, manifest: Manifest) -> None:
 def empty_trash(store: Store, *, before: datetime, damaged: bool = False) -> list[TrashEntry]:
     """Delete for good what was moved to the trash before a moment.
 
-    What somebody is restoring, or moving there, is passed over. Remains of moves that were cut off,
-    whose checkpoints are in their places, are removed.
+    What somebody is restoring, or moving there, is passed over. What is left of moves that were cut
+    off, and of emptying, is removed, too. Killed anywhere, each entry is there or not there.
 
     Args:
         store: where the root lives.
         before: aware UTC time.
-        damaged: delete also what has no readable note, whenever it came there.
+        damaged: delete also what has a damaged note, whenever it came there.
     Returns: what was deleted.
     Raises: StorageError; what was deleted until then is deleted.
+    Durability: on disk on return.
     """
-    deleted = []
-    for key in _folders(store):
-        entry = _entry(store, key)
-        try:
-            if entry is None:
-                _remove_remains(store, key)
-            elif _is_due(entry, before, damaged=damaged) and _remove(store, entry):
-                deleted.append(entry)
-        except LockedError:
-            continue  # the next time
-    if deleted:
+    folders = _folders(store)
+    deleted = [entry for key in folders if (entry := _empty(store, key, before, damaged=damaged))]
+    if folders:
         store.sync(layout.TRASH)
     return sorted(deleted, key=_age)
 
 
-def _is_due(entry: TrashEntry, before: datetime, *, damaged: bool) -> bool:
-    return damaged if entry.trashed_at is None else entry.trashed_at < before
+def _empty(store: Store, key: str, before: datetime, *, damaged: bool) -> TrashEntry | None:
+    """Delete a folder if it is due, or holds remains; returns the entry that was deleted."""
+    try:
+        lock = store.hold(key + NOTE, mode="alone")
+    except ObjectNotFoundError:
+        _remove_remains(store, key)
+        return None
+    except ForeignFileError:
+        return None  # a link or a pipe in place of the note: nothing of ours
+    if lock is None:
+        return None  # being restored; the next time
+    with lock:
+        if not _is_due(store, key, before, damaged=damaged):
+            return None
+        entry = _entry(store, key)
+        _remove_folder(store, key, _name_in(key))
+    return entry
 
 
-def _remove(store: Store, entry: TrashEntry) -> bool:
-    with _no_mover(store, entry.name):
-        if _entry(store, entry.key) != entry:
-            return False  # restored, or moved there again, since it was listed
-        _remove_folder(store, entry.key, entry.name)
-    return True
+def _is_due(store: Store, key: str, before: datetime, *, damaged: bool) -> bool:
+    try:
+        return _read_note(store, key, _name_in(key))[0] < before
+    except UnsupportedVersionError:
+        return False  # the package that wrote it knows
+    except (IntegrityError, FormatError):
+        return damaged
 
 
 def _remove_remains(store: Store, key: str) -> None:
+    """Remove what has no note, unless a move is going on; without a model folder none can."""
     name = _name_in(key)
-    with _no_mover(store, name):
-        if _entry(store, key) is None:
-            _remove_folder(store, key, name)
+    try:
+        with held(store, name) if store.stat(_place_of(name)) else nullcontext():
+            if store.stat(key + NOTE) is None:
+                _remove_folder(store, key, name)
+    except LockedError:
+        return  # the next time
 
 
-def _no_mover(store: Store, name: CheckpointName) -> AbstractContextManager[Any]:
-    """Keep others from moving the checkpoint; without an experiment there is nothing to move."""
-    if store.stat(layout.model_folder(name.exp_hash)) is None:
-        return nullcontext()
-    return held(store, name)
+def _place_of(name: CheckpointName) -> str:
+    return layout.model_folder(name.exp_hash)
 
 
 def _remove_folder(store: Store, key: str, name: CheckpointName) -> None:
-    """Remove what is in a folder: the manifest first, the note last, each with its name synced.
-
-    What is not ours stays, and the folder with it.
-    """
-    store.delete(f"{key}{name.stem}.json")
+    """Remove what is ours in a folder, the note first: the rest then counts for nothing."""
+    store.delete(key + NOTE)
     for file in store.list(key):
         found = layout.parse_checkpoint_file(file)
         if found is not None and found[0] == name:
             store.delete(key + file)
-    store.sync(key)
-    store.delete(key + NOTE)
     store.delete(key)

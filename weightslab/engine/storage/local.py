@@ -81,7 +81,7 @@ class LocalStore:
         self._direct_from_bytes = direct_from_bytes
         # Folders whose own name is known to be on disk. With the path: a folder that was moved, or
         # a new one that got the inode of a deleted one elsewhere, is another folder.
-        self._durable: set[tuple[Path, int, int]] = set()
+        self._durable: dict[Path, tuple[int, int]] = {}
         self._lock = threading.Lock()
 
     def __repr__(self) -> str:
@@ -339,16 +339,16 @@ class LocalStore:
     def _forget(self, folder: Path) -> None:
         # A folder made in place of a deleted one often gets its inode; its name is new all the same.
         with self._lock:
-            self._durable = {known for known in self._durable if known[0] != folder}
+            self._durable.pop(folder, None)
 
     def _sync_names_above(self, folder: Path) -> None:
         while True:
             status = folder.stat()
-            known = (folder, status.st_dev, status.st_ino)
-            if known not in self._durable:
+            known = (status.st_dev, status.st_ino)
+            if self._durable.get(folder) != known:
                 folder_sync(folder.parent, may_be_closed=folder == self._root)
                 with self._lock:
-                    self._durable.add(known)
+                    self._durable[folder] = known
             if folder == self._root:
                 return
             folder = folder.parent
