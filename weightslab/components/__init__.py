@@ -1,6 +1,7 @@
 """The doors of the package. Each is imported when it is first used.
 
 from weightslab.components import CheckpointManagerV2, ExperimentHashGenerator
+from weightslab.components import BestN, LatestN, Retention  # what to keep
 """
 
 from __future__ import annotations
@@ -12,13 +13,48 @@ if TYPE_CHECKING:
     from weightslab.components.checkpoint_manager_v2 import CheckpointManagerV2
     from weightslab.components.experiment_hash import ExperimentHashGenerator
     from weightslab.engine.identity.samples import SampleSet
+    from weightslab.engine.retention.policies import (
+        AnyOf,
+        BestN,
+        ByteBudget,
+        CustomSteps,
+        EveryNSeconds,
+        EveryNSteps,
+        LatestN,
+        PreserveAll,
+    )
+    from weightslab.engine.retention.rules import Retention
 
-__all__ = ["CheckpointManagerV2", "ExperimentHashGenerator", "SampleSet"]
+__all__ = [
+    "AnyOf",
+    "BestN",
+    "ByteBudget",
+    "CheckpointManagerV2",
+    "CustomSteps",
+    "EveryNSeconds",
+    "EveryNSteps",
+    "ExperimentHashGenerator",
+    "LatestN",
+    "PreserveAll",
+    "Retention",
+    "SampleSet",
+]
+
+_POLICIES = "weightslab.engine.retention.policies"
 
 _DOORS = {
     "CheckpointManagerV2": "weightslab.components.checkpoint_manager_v2",
     "ExperimentHashGenerator": "weightslab.components.experiment_hash",
     "SampleSet": "weightslab.engine.identity.samples",
+    "AnyOf": _POLICIES,
+    "BestN": _POLICIES,
+    "ByteBudget": _POLICIES,
+    "CustomSteps": _POLICIES,
+    "EveryNSeconds": _POLICIES,
+    "EveryNSteps": _POLICIES,
+    "LatestN": _POLICIES,
+    "PreserveAll": _POLICIES,
+    "Retention": "weightslab.engine.retention.rules",
 }
 
 

@@ -31,6 +31,7 @@ from weightslab.engine.loading.options import LoadOptions
 from weightslab.engine.repository import layout, opening
 from weightslab.engine.repository.data_file import save_backup
 from weightslab.engine.repository.opening import tidy
+from weightslab.engine.retention.rules import Retention
 from weightslab.engine.saving.drafting import (
     CheckpointFacts,
     check_metrics,
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
+    from weightslab.engine.retention.policies import AnyOf, ByteBudget, RetentionPolicy
     from weightslab.engine.values import Explanation
 
 __all__ = ["CheckpointManagerV2"]
@@ -71,6 +73,10 @@ class CheckpointManagerV2:
             the few that never are.
         queue_depth: snapshots that may be under way at once with `async_save`, each in memory as
             large as the state; a save beyond waits for the oldest.
+        retention: what to keep, as a policy (`LatestN(3) | BestN("loss")`), a `ByteBudget` or a
+            `Retention`; applied after each save, with `async_save` in the background, to the
+            experiment that was saved to, or to the root if a scope says so. It never makes a save
+            fail: what goes wrong is logged and told by `root.gc`.
     Raises: NotFoundError (read-only root that is not there), StorageError.
     """
 
@@ -82,6 +88,7 @@ class CheckpointManagerV2:
         async_save: bool = False,
         config_exclude: Sequence[str] = (),
         queue_depth: int = 1,
+        retention: Retention | RetentionPolicy | AnyOf | ByteBudget | None = None,
     ) -> None:
         if isinstance(config_exclude, str):
             raise TypeError("config_exclude is a sequence of dotted keys, not one str")
@@ -91,6 +98,7 @@ class CheckpointManagerV2:
             async_save=async_save,
             exclude=config_exclude,
             queue_depth=queue_depth,
+            retention=None if retention is None else Retention.of(retention),
         )
         self.root = self._session.root
 

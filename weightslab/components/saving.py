@@ -36,15 +36,23 @@ class CheckpointSaver:
         ancestry: follows the model objects.
         in_background: return from `save` before the commit.
         queue_depth: snapshots that may be under way then, each with memory of its own.
+        retain: called with the experiment after each commit; raises nothing.
     """
 
     def __init__(
-        self, root: CheckpointRoot, ancestry: Ancestry, *, in_background: bool, queue_depth: int
+        self,
+        root: CheckpointRoot,
+        ancestry: Ancestry,
+        *,
+        in_background: bool,
+        queue_depth: int,
+        retain: Callable[[str], None] | None = None,
     ) -> None:
         if isinstance(queue_depth, bool) or not isinstance(queue_depth, int) or queue_depth < 1:
             raise ValueError(f"queue_depth is an int >= 1, not {queue_depth!r}")
         self._root = root
         self._ancestry = ancestry
+        self._retain = retain
         self._background = BackgroundWriter(depth=queue_depth) if in_background else None
         self._buffers = HostBuffers(keep=queue_depth)
 
@@ -116,4 +124,6 @@ class CheckpointSaver:
         if is_new and manifest.name.revision > 1:
             advising.warn_replaced(root, manifest)
         self._ancestry.settle(modules, manifest)
+        if is_new and self._retain is not None:
+            self._retain(exp_hash)
         return manifest

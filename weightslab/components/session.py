@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from weightslab.components.advising import Advice
 from weightslab.components.live_objects import LiveObjects, named_models
+from weightslab.components.retaining import Retainer
 from weightslab.components.saving import CheckpointSaver
 from weightslab.engine.errors import ExperimentNotFoundError, LockedError, ReadOnlyStoreError
 from weightslab.engine.identity.wrappers import unwrap
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from weightslab.components.identifying import Identification
+    from weightslab.engine.retention.rules import Retention
     from weightslab.engine.values import ParentLink
 
 __all__ = ["Session", "is_writer", "unwrapped"]
@@ -32,6 +34,7 @@ class Session:
         async_save: save in the background.
         exclude: config keys that do not count.
         queue_depth: snapshots under way at once.
+        retention: what to keep after each save; None keeps everything.
     Attributes:
         root: the root; read-only too on ranks above 0.
         live: the objects given or registered.
@@ -51,6 +54,7 @@ class Session:
         async_save: bool,
         exclude: Sequence[str],
         queue_depth: int,
+        retention: Retention | None = None,
     ) -> None:
         self.root = CheckpointRoot(
             path, read_only=read_only or not is_writer(), must_exist=is_writer()
@@ -59,8 +63,14 @@ class Session:
         self.exclude = tuple(exclude)
         self.live = LiveObjects()
         self.ancestry = Ancestry(str(self.root.path))
+        if retention is not None:
+            self.root.retention = retention
         self.saver = CheckpointSaver(
-            self.root, self.ancestry, in_background=async_save, queue_depth=queue_depth
+            self.root,
+            self.ancestry,
+            in_background=async_save,
+            queue_depth=queue_depth,
+            retain=None if retention is None else Retainer(self.root, retention),
         )
         self.advise = Advice()
         self.current: Identification | None = None

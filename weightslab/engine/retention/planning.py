@@ -6,7 +6,7 @@ policies choose -> what is never dropped -> what those need -> training state ->
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from weightslab.engine.repository.catalog import recency
@@ -15,14 +15,14 @@ from weightslab.engine.retention.needs import Family, Kept
 from weightslab.engine.retention.policies import ROOT, PreserveAll, policies_in
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from weightslab.engine.repository.layout import CheckpointName
     from weightslab.engine.retention.facts import Candidate, Child, FileFacts
     from weightslab.engine.retention.policies import AnyOf, BestN, ByteBudget, RetentionPolicy
     from weightslab.engine.retention.rules import Retention
 
-__all__ = ["DROP", "KEEP", "LEAVE", "THIN", "Decision", "Plan", "plan_retention"]
+__all__ = ["DROP", "KEEP", "LEAVE", "THIN", "Decision", "Plan", "plan_retention", "settled"]
 
 KEEP: Final = "keep"
 THIN: Final = "thin"
@@ -95,6 +95,32 @@ def plan_retention(
     Raises: ValueError if a policy of the user does not answer for each checkpoint.
     """
     return _Planner(candidates, retention, outside).plan()
+
+
+def settled(
+    plan: Plan, candidates: Sequence[Candidate], undone: Mapping[CheckpointName, str]
+) -> Plan:
+    """Return a plan as it was carried out.
+
+    Args:
+        plan: what was to be done.
+        candidates: what it was made from.
+        undone: what was not thinned or dropped -> why it stayed.
+    """
+    members = {member.entry.name: member for member in candidates}
+    names, meter, decisions = _NameCount(candidates), Meter(), []
+    for name, action, reason, _ in plan.decisions:
+        files, freed = members[name].files, 0
+        if name in undone:
+            action, reason = KEEP, f"stays for now: {undone[name]}"  # noqa: PLW2901
+        if action == DROP:
+            freed = names.remove(files)
+        elif action == THIN:
+            freed = names.remove([file for file in files if file.is_training])
+        if action in (KEEP, THIN):
+            meter.add("", files_left(members[name], is_thin=action == THIN))
+        decisions.append(Decision(name, action, reason, freed))
+    return replace(plan, decisions=tuple(decisions), kept_bytes=meter.size_bytes[""])
 
 
 class _Planner:
