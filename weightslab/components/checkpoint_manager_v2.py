@@ -32,6 +32,7 @@ from weightslab.engine.loading.options import LoadOptions
 from weightslab.engine.repository import layout, opening
 from weightslab.engine.repository.data_file import save_backup
 from weightslab.engine.repository.opening import tidy
+from weightslab.engine.retention.rules import Retention
 from weightslab.engine.saving.drafting import (
     CheckpointFacts,
     check_metrics,
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from weightslab.engine.repository.catalog import CheckpointEntry
+    from weightslab.engine.retention.policies import AnyOf, ByteBudget, RetentionPolicy
     from weightslab.engine.saving.policies import SavePolicy
     from weightslab.engine.values import Explanation
 
@@ -76,6 +78,10 @@ class CheckpointManagerV2:
         queue_depth: snapshots that may be under way at once with `async_save`, each in memory as
             large as the state; a save beyond waits for the oldest.
         save_policy: when `step` saves: `FixedInterval(100) | OnPreemption() | AtExit()`.
+        retention: what to keep, as a policy (`LatestN(3) | BestN("loss")`), a `ByteBudget` or a
+            `Retention`; applied after each save, with `async_save` in the background, to the
+            experiment that was saved to, or to the root if a scope says so. It never makes a save
+            fail: what goes wrong is logged and told by `root.gc`.
     Raises: NotFoundError (read-only root that is not there), StorageError.
     """
 
@@ -88,6 +94,7 @@ class CheckpointManagerV2:
         config_exclude: Sequence[str] = (),
         queue_depth: int = 1,
         save_policy: SavePolicy | None = None,
+        retention: Retention | RetentionPolicy | AnyOf | ByteBudget | None = None,
     ) -> None:
         if isinstance(config_exclude, str):
             raise TypeError("config_exclude is a sequence of dotted keys, not one str")
@@ -97,6 +104,7 @@ class CheckpointManagerV2:
             async_save=async_save,
             exclude=config_exclude,
             queue_depth=queue_depth,
+            retention=None if retention is None else Retention.of(retention),
         )
         self.root = self._session.root
         self._pacer = Pacer(self._session, save_policy)

@@ -40,6 +40,7 @@ class CheckpointSaver:
         before_commit: called before each commit, in its thread.
         in_background: return from `save` before the commit.
         queue_depth: snapshots that may be under way then, each with memory of its own.
+        retain: called with the experiment after each commit; raises nothing.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class CheckpointSaver:
         before_commit: Callable[[], None],
         in_background: bool,
         queue_depth: int,
+        retain: Callable[[str], None] | None = None,
     ) -> None:
         if isinstance(queue_depth, bool) or not isinstance(queue_depth, int) or queue_depth < 1:
             raise ValueError(f"queue_depth is an int >= 1, not {queue_depth!r}")
@@ -60,6 +62,7 @@ class CheckpointSaver:
         self._before_commit = before_commit
         self._because: str | None = None
         self._at_once = False
+        self._retain = retain
         self._background = BackgroundWriter(depth=queue_depth) if in_background else None
         self._buffers = HostBuffers(keep=queue_depth)
 
@@ -169,4 +172,6 @@ class CheckpointSaver:
             advising.warn_replaced(root, manifest)
         self._ancestry.settle(modules, manifest)
         self._progress.commit_seconds = self._progress.clock() - start
+        if is_new and self._retain is not None:
+            self._retain(exp_hash)
         return manifest

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from weightslab.components.advising import Advice
 from weightslab.components.live_objects import LiveObjects, named_models
+from weightslab.components.retaining import Retainer
 from weightslab.components.saving import CheckpointSaver
 from weightslab.components.tracking import Tracking
 from weightslab.engine.errors import (
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from weightslab.components.identifying import Identification
+    from weightslab.engine.retention.rules import Retention
     from weightslab.engine.values import ParentLink
 
 __all__ = ["Session", "is_writer", "unwrapped", "world_of"]
@@ -45,6 +47,7 @@ class Session:
         async_save: save in the background.
         exclude: config keys that do not count.
         queue_depth: snapshots under way at once.
+        retention: what to keep after each save; None keeps everything.
     Attributes:
         root: the root; read-only too on ranks above 0.
         live: the objects given or registered.
@@ -69,6 +72,7 @@ class Session:
         async_save: bool,
         exclude: Sequence[str],
         queue_depth: int,
+        retention: Retention | None = None,
     ) -> None:
         self.root = CheckpointRoot(
             path, read_only=read_only or not is_writer(), must_exist=is_writer()
@@ -78,6 +82,8 @@ class Session:
         self.live = LiveObjects()
         self.tracking = Tracking()
         self.ancestry = Ancestry(str(self.root.path))
+        if retention is not None:
+            self.root.retention = retention
         self.progress = LoopProgress(time.monotonic)
         self.metrics_log = AppendLog(self.root.path / METRICS_FILE, clock=time.monotonic)
         self.saver = CheckpointSaver(
@@ -87,6 +93,7 @@ class Session:
             before_commit=self._sync_metrics,
             in_background=async_save,
             queue_depth=queue_depth,
+            retain=None if retention is None else Retainer(self.root, retention),
         )
         self.advise = Advice()
         self.current: Identification | None = None

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from weightslab.engine.storage.store import Store
     from weightslab.engine.values import FileRecord, TensorRecord
 
-__all__ = ["is_thin", "thin_checkpoint"]
+__all__ = ["is_kept", "is_thin", "thin_checkpoint"]
 
 TRAINING: Final = "training"
 KEPT: Final = "kept"  # part of the file with weights that lay among training tensors
@@ -60,6 +60,7 @@ def thin_checkpoint(
     *,
     clock: Callable[[], datetime],
     allow: Callable[[CheckpointName], object] | None = None,
+    mark: str = "",
 ) -> Manifest:
     """Replace the newest revision of a step by one without the training part.
 
@@ -73,6 +74,7 @@ def thin_checkpoint(
         clock: returns the current aware UTC time, for the note in the trash.
         allow: called once nobody else can write, delete or read the revision, before anything is
             changed; what it raises ends the call.
+        mark: what the reason in the trash begins with, see `empty_trash`.
     Returns: the manifest that answers for the step.
     Raises: CheckpointNotFoundError; LockedError if it, or the next revision, is being written,
         deleted or read; CheckpointError if it is not the newest revision of its step; IntegrityError,
@@ -90,10 +92,10 @@ def thin_checkpoint(
             allow(name)
         state = _state_to_keep(old)
         if found is None and state == old.state:
-            _drop_origin(store, old, entries, clock)
+            _drop_origin(store, old, entries, clock, mark)
             return old
         new = _commit(store, old, state) if found is None else found
-        _drop(store, old, new, clock)
+        _drop(store, old, new, clock, mark)
     return new
 
 
@@ -123,20 +125,26 @@ def _made_already(
 
 
 def _drop_origin(
-    store: Store, new: Manifest, entries: Sequence[CheckpointEntry], clock: Callable[[], datetime]
+    store: Store,
+    new: Manifest,
+    entries: Sequence[CheckpointEntry],
+    clock: Callable[[], datetime],
+    mark: str,
 ) -> None:
     """Move what a thin revision was made from to the trash, if a kill kept that from happening."""
     for entry in entries:
         if is_thin(new) and entry.digest == new.derived_from and entry.name != new.name:
             verify_files(store, new)
             with held(store, entry.name):
-                _drop(store, read_manifest(store, entry.name), new, clock)
+                _drop(store, read_manifest(store, entry.name), new, clock, mark)
 
 
-def _drop(store: Store, old: Manifest, new: Manifest, clock: Callable[[], datetime]) -> None:
+def _drop(
+    store: Store, old: Manifest, new: Manifest, clock: Callable[[], datetime], mark: str
+) -> None:
     """Move the old revision, which the caller holds, to the trash."""
     files = [old.name.file_key(file.name) for file in old.files]
-    reason = REASON.format(new.name.stem)
+    reason = mark + REASON.format(new.name.stem)
     with unread(store, old.name):
         move_to_trash(store, {old.name: reason}, {old.name: files}, now=clock())
 
@@ -182,7 +190,8 @@ def _commit(store: Store, old: Manifest, state: dict[str, Any]) -> Manifest:
     return Manifest.from_bytes(data, name=name)
 
 
-def _is_kept(key: str) -> bool:
+def is_kept(key: str) -> bool:
+    """Tell whether a tensor, named as in a manifest, stays when its checkpoint is thinned."""
     part, _, rest = key.partition("/")
     return part != TRAINING or rest.partition("/")[0] == WRAPPERS
 
@@ -195,7 +204,7 @@ def _place(
     tensors: dict[str, TensorRecord] = {}
     loose: dict[str, PackedTensor] = {}
     for file in old.files:
-        records = {k: t for k, t in old.tensors_in(file).items() if _is_kept(k)}
+        records = {k: t for k, t in old.tensors_in(file).items() if is_kept(k)}
         if not records:
             continue
         live = sum(t.size_bytes for t in records.values())

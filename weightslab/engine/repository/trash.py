@@ -418,7 +418,9 @@ def _remove_thin(store: Store, manifest: Manifest) -> None:
             delete_checkpoint(store, other)
 
 
-def empty_trash(store: Store, *, before: datetime, damaged: bool = False) -> list[TrashEntry]:
+def empty_trash(
+    store: Store, *, before: datetime, damaged: bool = False, mark: str = ""
+) -> list[TrashEntry]:
     """Delete for good what was moved to the trash before a moment.
 
     What somebody is restoring, or moving there, is passed over. What is left of moves that were cut
@@ -428,18 +430,23 @@ def empty_trash(store: Store, *, before: datetime, damaged: bool = False) -> lis
         store: where the root lives.
         before: aware UTC time.
         damaged: delete also what has a damaged note, whenever it came there.
+        mark: only what has a reason that begins like this.
     Returns: what was deleted.
     Raises: StorageError; what was deleted until then is deleted.
     Durability: on disk on return.
     """
     folders = _folders(store)
-    deleted = [entry for key in folders if (entry := _empty(store, key, before, damaged=damaged))]
+    deleted = [
+        entry for key in folders if (entry := _empty(store, key, before, mark, damaged=damaged))
+    ]
     if folders:
         store.sync(layout.TRASH)
     return sorted(deleted, key=_age)
 
 
-def _empty(store: Store, key: str, before: datetime, *, damaged: bool) -> TrashEntry | None:
+def _empty(
+    store: Store, key: str, before: datetime, mark: str, *, damaged: bool
+) -> TrashEntry | None:
     """Delete a folder if it is due, or holds remains; returns the entry that was deleted."""
     try:
         lock = store.hold(key + NOTE, mode="alone")
@@ -451,16 +458,17 @@ def _empty(store: Store, key: str, before: datetime, *, damaged: bool) -> TrashE
     if lock is None:
         return None  # being restored; the next time
     with lock:
-        if not _is_due(store, key, before, damaged=damaged):
+        if not _is_due(store, key, before, mark, damaged=damaged):
             return None
         entry = _entry(store, key)
         _remove_folder(store, key, _name_in(key))
     return entry
 
 
-def _is_due(store: Store, key: str, before: datetime, *, damaged: bool) -> bool:
+def _is_due(store: Store, key: str, before: datetime, mark: str, *, damaged: bool) -> bool:
     try:
-        return _read_note(store, key, _name_in(key))[0] < before
+        trashed_at, reason = _read_note(store, key, _name_in(key))
+        return trashed_at < before and reason.startswith(mark)
     except UnsupportedVersionError:
         return False  # the package that wrote it knows
     except (IntegrityError, FormatError):
