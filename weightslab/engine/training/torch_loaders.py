@@ -153,8 +153,6 @@ def refuse_hidden_workers(frame: FrameType | None) -> None:
             return
         asking = frame.f_locals.get("self")
         if isinstance(asking, _MultiProcessingDataLoaderIter):
-            if _keeps_own_state(asking):
-                return
             raise TypeError(
                 f"a loader with workers draws batches through a {type(through).__name__}, so nobody"
                 " knows which of them the loop has got; pass the ResumableSampler itself to the"

@@ -154,8 +154,9 @@ def test_a_batch_that_could_not_be_loaded_comes_again_after_a_resume():
     resumed.load_state_dict(sampler.state_dict())
     assert broken in next(iter(resumed))
 
-    assert next(batches).tolist() == list(make())[3]  # the loop may go on without it
-    assert sampler.position == 12
+    after = list(make())[3]
+    assert next(batches).tolist() == after  # the loop may go on without it
+    assert (sampler.position, sampler.last_batch_uids) == (12, tuple(after))
 
 
 def test_a_loop_over_a_loader_that_nobody_holds_survives_a_discard():
@@ -166,6 +167,19 @@ def test_a_loop_over_a_loader_that_nobody_holds_survives_a_discard():
             sampler.discard([18, 35])
     assert len(found) == 38
     assert not {18, 35} & set(found)
+
+
+@pytest.mark.parametrize("options", LOADERS)
+def test_discarding_the_rest_ends_the_loop_and_not_the_next_epoch(options):
+    sampler, found = make(), []
+    loader = load(sampler, **options)
+    for batch in loader:
+        found += batch.tolist()
+        if len(found) == 8:
+            sampler.discard([index for index in range(40) if index not in found])
+    assert len(found) == 8
+    assert (sampler.epoch, sampler.position) == (1, 0)
+    assert sorted(index for batch in loader for index in batch.tolist()) == sorted(found)
 
 
 def test_a_loop_does_not_go_on_after_the_epoch_was_set():
