@@ -79,7 +79,7 @@ class CheckpointSaver:
         because = self._because
         if self._background is None or self._at_once:
             self.finish()
-            manifest = self._commit(capture(), modules, because)
+            manifest = self._commit_now(capture(), modules, because)
             self._progress.note_saved(manifest.name.exp_hash, manifest.name.step)
             return self._root.path / manifest.name.file_key(manifest.weights_file())
         self._background.reserve()
@@ -105,6 +105,15 @@ class CheckpointSaver:
         self._background.start(f"saving step {draft.step} of {draft.exp_hash}", commit)
         part = min(part for part in images if part != "training")
         return self._root.path / name.file_key(name.file_name(part))
+
+    def _commit_now(self, draft: Draft, modules: Sequence[Any], because: str | None) -> Manifest:
+        if not any(image.device_parts for image in draft.images.values()):
+            return self._commit(draft, modules, because)  # from where the tensors lie
+        images, give_back = hold_still(draft.images, self._buffers)
+        try:
+            return self._commit(replace(draft, images=images), modules, because)
+        finally:
+            give_back()
 
     @contextmanager
     def occasion(self, because: str, *, at_once: bool = False) -> Iterator[None]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
 __all__ = ["HostBuffers", "copy_all"]
 
@@ -34,17 +34,32 @@ class HostBuffers:
     def __init__(self, *, keep: int) -> None:
         self._keep = keep
         self._free: list[mmap.mmap] = []
+        self._unpin: dict[int, Callable[[], None]] = {}  # by id of the buffer
         self._lock = threading.Lock()
 
-    def take(self, size_bytes: int) -> mmap.mmap:
-        """Return a writable buffer of at least `size_bytes` that starts at a page."""
+    def take(
+        self, size_bytes: int, *, pin: Callable[[mmap.mmap], Callable[[], None]] | None = None
+    ) -> mmap.mmap:
+        """Return a writable buffer of at least `size_bytes` that starts at a page.
+
+        Args:
+            size_bytes: how much is needed.
+            pin: prepares the memory for the copies of a device, once for each buffer, and returns
+                what undoes that.
+        """
+        buffer = self._find(size_bytes)
+        if pin is not None and id(buffer) not in self._unpin:
+            self._unpin[id(buffer)] = pin(buffer)
+        return buffer
+
+    def _find(self, size_bytes: int) -> mmap.mmap:
         with self._lock:
             fitting = [b for b in self._free if len(b) >= size_bytes]
             if fitting:
                 buffer = min(fitting, key=len)
                 self._free.remove(buffer)
                 return buffer
-            self._free.clear()  # too small for what is saved now: memory stays bounded
+            self._drop()  # too small for what is saved now: memory stays bounded
         size_bytes = max(1, -(-size_bytes // PAGE_BYTES)) * PAGE_BYTES
         if hasattr(mmap, "MAP_ANONYMOUS"):
             # private: a forked child must not write into the snapshot of its parent
@@ -60,11 +75,22 @@ class HostBuffers:
         with self._lock:
             if len(self._free) < self._keep:
                 self._free.append(buffer)
+            else:
+                self._unpin.pop(id(buffer), _nothing)()
 
     def clear(self) -> None:
         """Give the memory of all returned buffers back to the system."""
         with self._lock:
-            self._free.clear()
+            self._drop()
+
+    def _drop(self) -> None:
+        for buffer in self._free:
+            self._unpin.pop(id(buffer), _nothing)()
+        self._free.clear()
+
+
+def _nothing() -> None:
+    pass
 
 
 def copy_all(pairs: Sequence[tuple[memoryview, memoryview]]) -> None:

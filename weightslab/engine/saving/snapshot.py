@@ -10,7 +10,9 @@ import torch
 from weightslab.engine.errors import NotStorableError
 from weightslab.engine.jsonform import encode
 from weightslab.engine.saving.buffers import PAGE_BYTES, copy_all
+from weightslab.engine.saving.device import copy_from_devices, pin
 from weightslab.engine.tensors.image import FileImage, build_distinct, build_image
+from weightslab.engine.tensors.packing import DeviceBytes
 from weightslab.engine.tensors.tree import split
 
 if TYPE_CHECKING:
@@ -96,15 +98,24 @@ def hold_still(
     sizes = {
         part: -(-image.size_bytes // PAGE_BYTES) * PAGE_BYTES for part, image in images.items()
     }
-    buffer = buffers.take(sum(sizes.values()))
+    from_device = any(image.device_parts for image in images.values())
+    buffer = buffers.take(sum(sizes.values()), pin=pin if from_device else None)
     try:
-        copies, pairs, start = {}, [], 0
+        copies, start = {}, 0
+        near: list[tuple[memoryview, memoryview]] = []
+        far: list[tuple[memoryview, DeviceBytes]] = []
         for part, image in images.items():
             place = memoryview(buffer)[start : start + image.size_bytes]
             copies[part], todo = image.placed(place)
-            pairs += todo
+            for target, source in todo:
+                if isinstance(source, DeviceBytes):
+                    far.append((target, source))
+                else:
+                    near.append((target, source))
             start += sizes[part]
-        copy_all(pairs)
+        if far:
+            copy_from_devices(far)
+        copy_all(near)
     except BaseException:  # Ctrl-C, too, gives the buffer back
         buffers.give(buffer)
         raise

@@ -22,7 +22,7 @@ from weightslab.engine.tensors.header import (
     num_bytes,
     read_header,
 )
-from weightslab.engine.tensors.packing import FileImage, PackedTensor, pack
+from weightslab.engine.tensors.packing import DeviceBytes, FileImage, PackedTensor, pack
 from weightslab.engine.tensors.storable import require_storable, tie_key
 
 if TYPE_CHECKING:
@@ -62,7 +62,8 @@ def build_image(
 
     The image looks at the live tensors where these are contiguous and on the CPU: write it, or copy
     it, before training goes on.
-    Contiguous CPU tensors are not copied; others are copied to contiguous host memory. Tensors that
+    Contiguous CPU tensors are not copied; others are copied to contiguous host memory, those of CUDA
+    devices when the image is `placed`. Tensors that
     are the same bytes seen the same way are stored once, under the first name in sorted order, and
     the file's metadata names the others as `safetensors.torch.save_model` does (dropped -> kept).
 
@@ -118,16 +119,24 @@ def _packed(tensor: torch.Tensor, name: str) -> PackedTensor:
     return PackedTensor(dtype=dtype, shape=shape, data=_bytes_of(tensor))
 
 
-def _bytes_of(tensor: torch.Tensor) -> memoryview:
+def _bytes_of(tensor: torch.Tensor) -> memoryview | DeviceBytes:
     if not tensor.numel():
         return memoryview(b"")
     if _is_array_already(tensor):
         return memoryview(tensor.detach().numpy().reshape(-1).view(np.uint8))  # type: ignore[arg-type]
     plain = tensor.detach().as_subclass(torch.Tensor).resolve_conj().resolve_neg()
     # a contiguous tensor may have any stride along a dimension of size 1, and view() minds it
+    if _is_copied_later(tensor):
+        there = plain.contiguous().as_strided((plain.numel(),), (1,)).view(torch.uint8)
+        return DeviceBytes(source=there, size_bytes=there.numel())
     flat = plain.cpu().contiguous().as_strided((plain.numel(),), (1,))
     array: Any = flat.view(torch.uint8).numpy()  # numpy's types do not say that arrays are buffers
     return memoryview(array)
+
+
+def _is_copied_later(tensor: torch.Tensor) -> bool:
+    """Tell whether the bytes are copied out of a device together with all others, see `DeviceBytes`."""
+    return tensor.is_cuda
 
 
 def _is_array_already(tensor: torch.Tensor) -> bool:

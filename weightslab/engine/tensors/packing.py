@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from weightslab.engine.digests import digest_parts
 from weightslab.engine.tensors.header import ITEM_BITS, HeaderEntry, render_header
@@ -13,9 +13,26 @@ from weightslab.engine.values import FileRecord, TensorRecord
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-__all__ = ["FileImage", "PackedTensor", "pack"]
+__all__ = ["DeviceBytes", "FileImage", "PackedTensor", "pack"]
 
 _FORMAT: Final = {"format": "pt"}  # transformers refuses files without it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceBytes:
+    """Bytes that lie in the memory of a device, and have to be copied before they can be read.
+
+    Attributes:
+        source: tensor uint8 [size_bytes] on the device, contiguous.
+        size_bytes: how many they are.
+    """
+
+    source: Any
+    size_bytes: int
+
+    def __len__(self) -> int:
+        """Return `size_bytes`."""
+        return self.size_bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +47,7 @@ class PackedTensor:
 
     dtype: str
     shape: tuple[int, ...]
-    data: memoryview
+    data: memoryview | DeviceBytes
 
 
 @dataclass(slots=True, kw_only=True)
@@ -42,19 +59,22 @@ class FileImage:
         entries: name -> tensor in the order of `parts[1:]`; offsets count from the start of the file.
         aliases: name of a tied tensor -> name under which its bytes are stored.
         whole: the same bytes as `parts`, where they lie in one buffer.
+        device_parts: number in `parts` -> bytes of a device that belong there. Such an image has to
+            be `placed` before it can be hashed or written.
     """
 
     parts: list[memoryview | bytes]
     entries: dict[str, HeaderEntry]
     aliases: dict[str, str] = field(default_factory=dict)
     whole: memoryview | None = None
+    device_parts: dict[int, DeviceBytes] = field(default_factory=dict)
     _digests: tuple[str, list[str]] | None = field(default=None, repr=False)
     _records: tuple[FileRecord, dict[str, TensorRecord]] | None = field(default=None, repr=False)
 
     @property
     def size_bytes(self) -> int:
         """Length of the file."""
-        return sum(len(part) for part in self.parts)
+        return sum(map(len, self.parts)) + sum(map(len, self.device_parts.values()))
 
     @property
     def buffers(self) -> list[memoryview | bytes]:
@@ -73,6 +93,7 @@ class FileImage:
         known = self._records
         if known is not None and (known[0].name, known[0].part) == (file_name, part):
             return known
+        assert not self.device_parts, "bytes of a device cannot be hashed; place the image first"
         if self._digests is None:
             self._digests = digest_parts(self.parts)
         whole, (head, *each) = self._digests
@@ -108,7 +129,9 @@ class FileImage:
             if name in names
         }
 
-    def placed(self, place: memoryview) -> tuple[FileImage, list[tuple[memoryview, memoryview]]]:
+    def placed(
+        self, place: memoryview
+    ) -> tuple[FileImage, list[tuple[memoryview, memoryview | DeviceBytes]]]:
         """Return the same image over other memory, and what is to be copied to make it true.
 
         Args:
@@ -116,12 +139,14 @@ class FileImage:
         Returns: the image, and (destination, source) pairs of equal lengths.
         """
         parts: list[memoryview | bytes] = []
-        pairs, start = [], 0
-        for part in self.parts:
-            target = place[start : start + len(part)]
-            pairs.append((target, memoryview(part)))
+        pairs: list[tuple[memoryview, memoryview | DeviceBytes]] = []
+        start = 0
+        for number, part in enumerate(self.parts):
+            source = self.device_parts.get(number) or memoryview(part)
+            target = place[start : start + len(source)]
+            pairs.append((target, source))
             parts.append(target)
-            start += len(part)
+            start += len(source)
         entries, aliases = self.entries, self.aliases
         return FileImage(parts=parts, entries=entries, aliases=aliases, whole=place), pairs
 
@@ -145,8 +170,14 @@ def pack(
     aliases = dict(aliases or {})
     texts = {**aliases, **(metadata or {}), **_FORMAT}
     head, entries = _layout(specs, tuple(texts.items()))
-    parts: list[memoryview | bytes] = [head, *(tensors[name].data for name in entries)]
-    return FileImage(parts=parts, entries=dict(entries), aliases=aliases)
+    parts: list[memoryview | bytes] = [head]
+    elsewhere: dict[int, DeviceBytes] = {}
+    for number, name in enumerate(entries, start=1):
+        data = tensors[name].data
+        if isinstance(data, DeviceBytes):
+            elsewhere[number] = data
+        parts.append(b"" if isinstance(data, DeviceBytes) else data)
+    return FileImage(parts=parts, entries=dict(entries), aliases=aliases, device_parts=elsewhere)
 
 
 @lru_cache(maxsize=16)  # a training saves the same few layouts again and again
