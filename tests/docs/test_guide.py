@@ -160,7 +160,9 @@ def test_signatures_in_the_guide_are_those_of_the_code(cls, name):
     shown = SHOWN[cls.__name__, name]
     real = list(inspect.signature(getattr(cls, name)).parameters.values())[1:]
 
-    assert [a.arg for a in shown.args] == [p.name for p in real if p.kind is not p.KEYWORD_ONLY]
+    named = [p for p in real if p.kind is not p.VAR_KEYWORD]
+    assert [a.arg for a in shown.args] == [p.name for p in named if p.kind is not p.KEYWORD_ONLY]
+    assert (shown.kwarg is not None) == (named != real)
     assert [a.arg for a in shown.kwonlyargs] == [p.name for p in real if p.kind is p.KEYWORD_ONLY]
     defaults = [d for d in (*shown.defaults, *shown.kw_defaults) if d is not None]
     values = [p.default for p in real if p.default is not p.empty]
