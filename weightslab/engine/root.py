@@ -104,18 +104,7 @@ class CheckpointRoot:
         self.catalog: Catalog = IndexedCatalog(self.store, self.path)
         self.journal = LocalJournal(self.path / "logs" / "events.jsonl")
         if not read_only:
-            self._make_folders()
-
-    def _make_folders(self) -> None:
-        try:
-            self.store.create()
-            for name in ("data", "logs", "checkpoints"):
-                (self.path / name).mkdir(exist_ok=True)
-        except OSError as error:
-            raise ReadOnlyStoreError(
-                f"cannot create folders in {self.path}: {error}",
-                hint="open it with read_only=True, or choose a root_log_dir that can be written",
-            ) from error
+            _make_folders(self)
 
     # ------------------------------------------------------------ experiments
     def experiments(self) -> list[ExperimentEntry]:
@@ -509,6 +498,18 @@ class CheckpointRoot:
     def refresh(self) -> None:
         """Forget what was remembered of the folders."""
         self.catalog.refresh()
+
+
+def _make_folders(root: CheckpointRoot) -> None:
+    try:
+        root.store.create()
+        for name in ("data", "logs", "checkpoints"):
+            (root.path / name).mkdir(exist_ok=True)
+    except OSError as error:
+        raise ReadOnlyStoreError(
+            f"cannot create folders in {root.path}: {error}",
+            hint="open it with read_only=True, or choose a root_log_dir that can be written",
+        ) from error
 
 
 def _refuse_read_only(root: CheckpointRoot, action: str) -> None:
