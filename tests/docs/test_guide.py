@@ -28,7 +28,7 @@ from weightslab.engine.loading.report import LoadReport
 from weightslab.engine.repository.catalog import CheckpointEntry, ExperimentEntry
 from weightslab.engine.repository.verify import Finding, VerifyReport
 from weightslab.engine.root import CheckpointRoot
-from weightslab.engine.values import Change, HashUpdate, ParentLink
+from weightslab.engine.values import Change, HashUpdate, MetricRecord, ParentLink
 
 GUIDE_TEXT = GUIDE.read_text(encoding="utf-8")
 CLASSES = (CheckpointManagerV2, CheckpointRoot, ExperimentHashGenerator)
@@ -119,6 +119,7 @@ def test_the_guide_names_every_function_of_the_ledger(name):
         ParentLink,
         Finding,
         LoadReport,
+        MetricRecord,
         VerifyReport,
     ],
     ids=lambda record: record.__name__,
@@ -160,9 +161,10 @@ def test_signatures_in_the_guide_are_those_of_the_code(cls, name):
     shown = SHOWN[cls.__name__, name]
     real = list(inspect.signature(getattr(cls, name)).parameters.values())[1:]
 
-    named = [p for p in real if p.kind is not p.VAR_KEYWORD]
-    assert [a.arg for a in shown.args] == [p.name for p in named if p.kind is not p.KEYWORD_ONLY]
-    assert (shown.kwarg is not None) == (named != real)
+    positional = [p.name for p in real if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    assert [a.arg for a in shown.args] == positional
+    named = [p.name for p in real if p.kind is p.VAR_KEYWORD]
+    assert ([] if shown.kwarg is None else [shown.kwarg.arg]) == named
     assert [a.arg for a in shown.kwonlyargs] == [p.name for p in real if p.kind is p.KEYWORD_ONLY]
     defaults = [d for d in (*shown.defaults, *shown.kw_defaults) if d is not None]
     values = [p.default for p in real if p.default is not p.empty]

@@ -170,11 +170,12 @@ class Pacer:
         exp_hash, step = self._exp_hash, progress.step
         assert step is not None
         model, optimizer = self._model.get(), self._optimizer.get()
-        if model is None and not self._model.is_empty:
-            raise ObjectNotFoundError(
-                f"step {step} cannot be saved: the model that was given to step() is gone",
-                hint="keep it alive until the manager is closed: use the manager in a with block",
-            )
+        for what, held in (("model", self._model), ("optimizer", self._optimizer)):
+            if held.get() is None and not held.is_empty:
+                raise ObjectNotFoundError(
+                    f"step {step} cannot be saved: the {what} that was given to step() is gone",
+                    hint="keep it alive until the manager is closed: use the manager in a with block",
+                )
         if (
             optimizer is None
             and facts.get("save_optimizer", True)

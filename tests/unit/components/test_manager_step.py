@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import logging
+import os
 import signal
 import threading
 import weakref
@@ -240,8 +242,8 @@ def test_a_failed_save_in_the_background_is_told_before_anything_else(open_run):
     run.manager._session.saver.finish()
     run.manager.root.store = store
     with pytest.raises(AsyncSaveError):
-        run.loop(4)
-    run.loop(4)
+        run.loop(3)  # nothing is due here
+    run.loop(3, 4)
     run.manager.wait()
     assert steps_of(run.manager) == [4]
 
@@ -310,7 +312,7 @@ def test_close_tells_where_the_model_is_gone(open_run):
     run.loop(1)
     run.model = run.optimizer = run.loop = None
     gc.collect()
-    with pytest.raises(ObjectNotFoundError, match="step 1 cannot be saved: the model"):
+    with pytest.raises(ObjectNotFoundError, match=r"step 1 cannot be saved: the .* is gone"):
         run.manager.close()
 
 
@@ -404,6 +406,43 @@ def test_a_signal_waits_for_the_save_under_way_and_repeats_it_if_it_fails(open_r
         run.manager.close()
 
 
+def test_a_step_whose_save_under_way_fails_is_saved_again_before_the_end(open_run, monkeypatch):
+    run = open_run(OnPreemption(), async_save=True)
+    run.loop(1)
+    gate, store, saver = threading.Event(), run.manager.root.store, run.manager._session.saver
+
+    class Stuck:
+        def __getattr__(self, name):
+            return getattr(store, name)
+
+        def hold(self, key):
+            run.manager.root.store = store  # the next save finds room
+            assert gate.wait(60)
+            raise StorageFullError("full")
+
+    run.manager.root.store = Stuck()
+    run.manager.save_model_checkpoint(run.model, step=2, optimizer=run.optimizer)
+    finish = saver.finish
+    monkeypatch.setattr(saver, "finish", lambda: (gate.set(), finish()))
+    signal.raise_signal(signal.SIGTERM)
+    with pytest.raises(Preempted):
+        run.manager.step(2, model=run.model, optimizer=run.optimizer)
+    assert steps_of(run.manager) == [2]
+    assert reasons_of(run.manager) == ["SIGTERM"]
+    with pytest.raises(AsyncSaveError):
+        run.manager.close()
+
+
+def test_a_signal_does_not_save_a_step_again(open_run):
+    run = open_run(OnPreemption(signal.SIGUSR1, then="continue"))
+    run.loop(1)
+    run.manager.save_model_checkpoint(run.model, step=2, optimizer=run.optimizer)
+    signal.raise_signal(signal.SIGUSR1)
+    assert run.manager.step(2, model=run.model, optimizer=run.optimizer) is None
+    events = [event["event"] for event in run.manager.root.journal.read()]
+    assert events[-2:] == ["checkpoint_begun", "checkpoint_committed"]
+
+
 def test_ctrl_c_is_a_keyboard_interrupt_after_the_save(open_run):
     run = open_run(OnPreemption())
     run.loop(1)
@@ -474,3 +513,34 @@ def test_logging_of_a_save_by_policy_needs_no_level(open_run, caplog):
     with caplog.at_level(logging.DEBUG):
         run.loop(1)
     assert [r for r in caplog.records if r.levelno >= logging.WARNING] == []
+
+
+# ---------------------------------------------------------------- other processes
+def test_a_rank_that_does_not_write_leaves_the_end_to_the_one_that_does(open_run, monkeypatch):
+    run = open_run(FixedInterval(3) | OnPreemption())
+    run.loop(1)
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_rank", lambda: 1)
+    signal.raise_signal(signal.SIGTERM)
+    paths = run.loop(2, 3)
+    assert [path and path.name[-17:-12] for path in paths] == [None, "00003"]
+    assert steps_of(run.manager) == []
+    with pytest.raises(Preempted):
+        run.manager.close()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_child_cannot_step_and_its_signals_are_its_own(open_run):
+    run = open_run(FixedInterval(1) | OnPreemption() | AtExit())
+    run.loop(1)
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        with contextlib.suppress(LockedError):
+            run.manager.step(2)
+            status = 2
+        os._exit(status if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL else 3)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 1
+    assert signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
+    run.loop(2)
+    assert steps_of(run.manager) == [1, 2]

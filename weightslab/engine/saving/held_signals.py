@@ -113,7 +113,7 @@ class HeldSignals:
                 self._act(number, None)
             else:
                 self._passing.add(number)
-                os.kill(self._pid, number)  # its handler runs in the main thread, and acts there
+                _tell_main_thread(number)  # the handler runs there, and acts there
 
     # ------------------------------------------------------------ in the handler
     def _handle(self, number: int, frame: Any) -> None:
@@ -165,6 +165,14 @@ class HeldSignals:
         for number, before in self._before.items():
             if signal.getsignal(number) == self._handle:
                 signal.signal(number, before)
+
+
+def _tell_main_thread(number: int) -> None:
+    main = threading.main_thread().ident
+    if hasattr(signal, "pthread_kill") and main is not None:
+        signal.pthread_kill(main, number)  # wakes it up where it waits for this very thread
+    else:
+        os.kill(os.getpid(), number)
 
 
 def _put_back_all() -> None:
