@@ -22,6 +22,7 @@ TORCH_FREE = (
     "weightslab.engine.storage",
     "weightslab.engine.repository",
     "weightslab.engine.saving.writer",
+    "weightslab.engine.care",
     "weightslab.engine.lineage",
     "weightslab.engine.retention",
     "weightslab.engine.root",

@@ -12,7 +12,9 @@ from weightslab.engine.errors import CheckpointError, LockedError
 from weightslab.engine.repository import layout
 from weightslab.engine.repository.catalog import read_manifest
 from weightslab.engine.repository.layout import CheckpointName, parse_checkpoint_file
+from weightslab.engine.repository.manifest import Manifest
 from weightslab.engine.repository.verify import verify_files
+from weightslab.engine.tensors.check import verify_file
 
 NEXT_STEP = 999
 ACKS = ("saved", "kept", "gone", "absent", "present", "mended")
@@ -24,15 +26,27 @@ class View:
 
     Attributes:
         checkpoints: (exp_hash, step, revision) -> content, every byte of it verified.
-        files: keys of configs, samples and backups, and of the records of experiments.
+        files: keys of configs, samples, backups and notes, and of the records of experiments.
         findings: what `verify` says, as texts.
-        broken: what is visible and cannot be read.
+        broken: what is visible, or listed in the trash, and cannot be read.
+        trashed: (exp_hash, step, revision) of what is in the trash, every byte of it verified.
     """
 
     checkpoints: dict
     files: set
     findings: set
     broken: list
+    trashed: set
+
+    @property
+    def anywhere(self):
+        """What can be had, if need be from the trash."""
+        return self.checkpoints.keys() | self.trashed
+
+    @property
+    def steps(self):
+        """The steps that some revision answers for."""
+        return {key[:2] for key in self.checkpoints}
 
 
 def view_of(path):
@@ -50,10 +64,27 @@ def view_of(path):
             checkpoints[name.exp_hash, name.step, name.revision] = manifest.content()
     for exp_hash in root.list_hashes():
         files.add(layout.experiment_key(exp_hash))
-        for folder in (layout.config_folder(exp_hash), layout.data_folder(exp_hash)):
-            files |= {folder + name for name in root.store.list(folder)}
+        for folder in (layout.config_folder, layout.data_folder, layout.notes_folder):
+            files |= {folder(exp_hash) + name for name in root.store.list(folder(exp_hash))}
     findings = {f"{finding.key}: {finding.problem}" for finding in root.verify()}
-    return View(checkpoints, files, findings, broken)
+    trashed = set()
+    # one that a power loss caught while it was emptied says that it is damaged, and is nobody's
+    for entry in (entry for entry in root.trash.list() if not entry.is_damaged):
+        try:
+            verify_trashed(root.store, entry)
+        except CheckpointError as error:  # noqa: PERF203 - one per entry
+            broken.append(f"{entry.key}: {error}")
+        else:
+            trashed.add((entry.name.exp_hash, entry.name.step, entry.name.revision))
+    return View(checkpoints, files, findings, broken, trashed)
+
+
+def verify_trashed(store, entry):
+    """Read every byte of what is in the trash."""
+    data = store.map(f"{entry.key}{entry.name.stem}.json")
+    manifest = Manifest.from_bytes(data, name=entry.name)
+    for file in manifest.files:
+        verify_file(store.map(entry.key + file.name), file, manifest.tensors_in(file))
 
 
 class Case:
@@ -128,6 +159,10 @@ class Case:
         keep = {key for key in both if _manifest_key(key) not in late}
         keep |= {tuple(value) for kind, value in acks if kind == "saved"}
         found += [f"lost: {key}" for key in keep - seen.checkpoints.keys()]
+        had = before.anywhere & after.anywhere
+        found += [f"nowhere: {k}" for k in had - seen.anywhere if _manifest_key(k) not in late]
+        if not late:
+            found += [f"no revision: {key}" for key in (before.steps & after.steps) - seen.steps]
         gone = {tuple(value) for kind, value in acks if kind == "gone"}
         found += [f"not deleted: {key}" for key in gone & seen.checkpoints.keys()]
         files = ((before.files & after.files) - {*late}) | {
@@ -160,7 +195,7 @@ class Case:
         found += [f"afterwards unloadable: {text}" for text in seen.broken if not known.broken]
         found += [f"afterwards: {text}" for text in sorted(seen.findings - known.findings)]
         contents = [(key[:2], content) for key, content in seen.checkpoints.items()]
-        for key, content in self.after.checkpoints.items():
+        for key, content in known.checkpoints.items():
             if (key[:2], content) not in contents:
                 found.append(f"afterwards lost: {key}")
         return found
@@ -200,7 +235,8 @@ def strangers(path):
     left = []
     for found in sorted(p for p in folder.rglob("*") if not p.is_dir()):
         key, parsed = found.relative_to(path).as_posix(), parse_checkpoint_file(found.name)
-        is_component = (parsed is None or ".quarantine/" in key) and not found.name.endswith(
+        is_aside = key.startswith((layout.QUARANTINE, layout.TRASH))
+        is_component = (parsed is None or is_aside) and not found.name.endswith(
             (".tmp", ".pending")
         )
         owner = found.name if parsed is None else parsed[0]

@@ -15,6 +15,7 @@ import shutil
 import sys
 import threading
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,7 @@ import torch
 from support.fork_server import speak
 from support.mutants import mutate
 from support.roots import (
+    ORIGIN,
     begin,
     content_of,
     draft_of,
@@ -35,7 +37,8 @@ from support.roots import (
     tidy_all,
 )
 from weightslab.components import CheckpointManagerV2
-from weightslab.engine.errors import AlreadyExistsError, CheckpointError
+from weightslab.engine.care.trashing import thin
+from weightslab.engine.errors import AlreadyExistsError, CheckpointError, ObjectNotFoundError
 from weightslab.engine.identity.samples import SampleSet
 from weightslab.engine.repository import layout
 from weightslab.engine.repository.data_file import save_backup
@@ -280,6 +283,59 @@ def quarantine(path, say):
     say(present=f"checkpoints/.quarantine/{SECOND.stem}/{SECOND.file_name('model')}")
 
 
+def pin(path, say):
+    """Pin a checkpoint; the clock stands still, so that the name of the file is known."""
+    say(kept=small_root(path, clock=lambda: ORIGIN).pin(HASH, step=2, reason="a\x1b[2J\n").key)
+
+
+def trash_step(path, say):
+    root = small_root(path)
+    root.trash.put(HASH, 2)
+    say(gone=[HASH, 2, 1])
+    say(present=f"{layout.TRASH}{SECOND.stem}/{SECOND.stem}.json")
+    say(present=f"{layout.TRASH}{SECOND.stem}/{SECOND.file_name('training')}")
+
+
+def trashed_step(path):
+    two_steps(path)
+    trash_step(path, lambda **_: None)
+
+
+def thinned_step(path):
+    two_steps(path)
+    thin_step(path, lambda **_: None)
+
+
+def restore_step(path, say):
+    """Have a checkpoint back that was thinned: the thin revision goes."""
+    root = small_root(path)
+    with contextlib.suppress(ObjectNotFoundError):  # all done before the death
+        root.restore(SECOND.stem)
+    assert root.trash.list() == []
+    say(saved=[HASH, 2, 1])
+    say(gone=[HASH, 2, 2])
+
+
+def empty_trash(path, say):
+    root = small_root(path)
+    root.trash.empty(older_than=timedelta(0))
+    assert root.store.list(layout.TRASH) == []
+    say(absent=f"{layout.TRASH}{SECOND.stem}")
+
+
+def thin_step(path, say):
+    root = small_root(path)
+    acknowledged(thin(root, root.get_checkpoint(HASH, 2).name), say)
+    say(gone=[HASH, 2, 1])
+
+
+def is_thin(path):
+    name = layout.CheckpointName(exp_hash=HASH, step=2, revision=2)
+    weights = path / name.file_key(name.file_name("model"))
+    assert not (path / name.file_key(name.file_name("training"))).exists()
+    return weights.stat().st_nlink == 2  # here and in the trash
+
+
 def export(path, say):
     with contextlib.suppress(AlreadyExistsError):  # done before the death, and whole
         small_root(path).export(HASH, 1, path / "data" / "weights.safetensors")
@@ -358,6 +414,11 @@ OPERATIONS = {
     "delete step": Operation(prepare=two_steps, work=delete_step),
     "delete experiment": Operation(prepare=two_steps, work=delete_experiment),
     "quarantine": Operation(prepare=damaged_step, work=quarantine),
+    "pin": Operation(prepare=two_steps, work=pin),
+    "trash step": Operation(prepare=two_steps, work=trash_step),
+    "restore step": Operation(prepare=thinned_step, work=restore_step),
+    "empty trash": Operation(prepare=trashed_step, work=empty_trash),
+    "thin step": Operation(prepare=two_steps, work=thin_step, holds=is_thin),
     "export": Operation(prepare=two_steps, work=export),
     "rebuild the catalog": Operation(prepare=two_steps, work=rebuild_catalog),
     "clean up": Operation(prepare=left_behind, work=clean_up),

@@ -8,13 +8,16 @@ from weightslab.components import choosing
 from weightslab.components.live_objects import parts_of
 from weightslab.components.session import is_writer, unwrapped
 from weightslab.engine.errors import (
+    CheckpointNotFoundError,
     ExperimentNotFoundError,
     FormatError,
     IntegrityError,
+    LockedError,
     UnsupportedVersionError,
 )
 from weightslab.engine.loading.restoring import restore, summary
 from weightslab.engine.repository import layout
+from weightslab.engine.repository.claim import reading
 from weightslab.engine.saving.writer import record_event
 
 if TYPE_CHECKING:
@@ -43,7 +46,7 @@ def load_newest(
     skipped: list[dict[str, Any]] = []
     for entry in entries:
         try:
-            return load_entry(session, entry, target, options) | {"skipped": skipped}
+            return _load_or_follow(session, entry, target, options) | {"skipped": skipped}
         except UnsupportedVersionError:  # noqa: PERF203 - not damaged: newer than this package
             raise
         except choosing.PASSED_OVER as error:
@@ -71,7 +74,8 @@ def load_step(
     entry = root.get_checkpoint(wanted, step, revision=revision)
     target = find_target()
     try:
-        return load_entry(session, entry, target, options) | {"skipped": []}
+        load = load_entry if revision is not None else _load_or_follow
+        return load(session, entry, target, options) | {"skipped": []}
     except (IntegrityError, FormatError) as error:
         others = [
             e.name.revision
@@ -83,6 +87,22 @@ def load_step(
         raise
 
 
+def _load_or_follow(
+    session: Session, entry: CheckpointEntry, target: LoadTarget, options: LoadOptions
+) -> dict[str, Any]:
+    """Load a checkpoint, or the revision that has taken its place since it was listed (thinning)."""
+    try:
+        return load_entry(session, entry, target, options)
+    except (CheckpointNotFoundError, LockedError):
+        name = entry.name
+        entries = session.root.catalog.checkpoints(name.exp_hash)
+        later = [e for e in entries if e.name.step == name.step and e.name.revision > name.revision]
+        if not later:
+            raise
+        newest = max(later, key=lambda found: found.name.revision)
+        return load_entry(session, newest, target, options)
+
+
 def load_entry(
     session: Session, entry: CheckpointEntry, target: LoadTarget, options: LoadOptions
 ) -> dict[str, Any]:
@@ -91,17 +111,17 @@ def load_entry(
     Returns: what a load tells the caller, without `skipped`.
     """
     root = session.root
-    manifest = root.manifest(entry)
-    found = summary(manifest, folder=session.path(layout.model_folder(manifest.name.exp_hash)))
-    report = restore(
-        root.store,
-        manifest,
-        parts_of(target.live),
-        target.optimizers,
-        load_optimizer=target.load_optimizer,
-        given=target.given,
-        options=options,
-    )
+    with reading(root.store, entry.name) as manifest:
+        found = summary(manifest, folder=session.path(layout.model_folder(manifest.name.exp_hash)))
+        report = restore(
+            root.store,
+            manifest,
+            parts_of(target.live),
+            target.optimizers,
+            load_optimizer=target.load_optimizer,
+            given=target.given,
+            options=options,
+        )
     session.ancestry.settle(unwrapped(target.live), manifest)
     session.live.remember_model(target.live)
     name = manifest.name

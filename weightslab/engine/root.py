@@ -7,7 +7,9 @@ root.verify("3f2a", step=100)            reads every byte
 root.quarantine("3f2a")                  sets damaged checkpoints aside
 root.tensors("3f2a", 100, "encoder.*")   reads and verifies these alone
 root.export("3f2a", 100, "weights.safetensors")
-root.delete("3f2a", step=100)
+root.pin("3f2a", step=100)               keeps it from being deleted
+root.delete("3f2a", step=100)            for good; root.trash.put("3f2a", 100) can be undone:
+root.restore("3f2a9c1b00d14e77_step_000100")
 print(root.gc(LatestN(3) | BestN("loss"), dry_run=True))
 """
 
@@ -19,28 +21,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from weightslab.engine import compare
-from weightslab.engine.collecting.collector import Collector
+from weightslab.engine.care import checking, deleting, noting, summary, trashing
+from weightslab.engine.care.noting import RootNotes
+from weightslab.engine.care.trashing import RootTrash
+from weightslab.engine.collecting.gc import gc
 from weightslab.engine.errors import (
     CheckpointNotFoundError,
     ExperimentNotFoundError,
     NotFoundError,
     ObjectNotFoundError,
     ReadOnlyStoreError,
-    StorageError,
 )
 from weightslab.engine.export import export_part
-from weightslab.engine.identity.canonical import SCHEME
 from weightslab.engine.repository import layout, opening
 from weightslab.engine.repository.catalog import (
     CheckpointEntry,
     ExperimentEntry,
     read_manifest,
 )
-from weightslab.engine.repository.commit import (
-    delete_checkpoint,
-    refuse_living_writers,
-    remove_leftovers,
-)
+from weightslab.engine.repository.claim import reading
 from weightslab.engine.repository.component_file import (
     read_architecture,
     read_config,
@@ -48,10 +47,7 @@ from weightslab.engine.repository.component_file import (
 )
 from weightslab.engine.repository.experiment import ExperimentRecord
 from weightslab.engine.repository.indexed import IndexedCatalog
-from weightslab.engine.repository.quarantine import quarantine_checkpoint
-from weightslab.engine.repository.verify import VerifyReport, verify_all
 from weightslab.engine.retention.rules import Retention
-from weightslab.engine.saving.writer import record_event
 from weightslab.engine.storage.journal import LocalJournal
 from weightslab.engine.storage.local import LocalStore
 
@@ -61,12 +57,9 @@ if TYPE_CHECKING:
 
     import torch
 
-    from weightslab.engine.collecting.report import GcReport
     from weightslab.engine.identity.samples import SampleSet
     from weightslab.engine.repository.catalog import Catalog
     from weightslab.engine.repository.manifest import Manifest
-    from weightslab.engine.retention.policies import AnyOf, ByteBudget, RetentionPolicy
-    from weightslab.engine.storage.store import Store
     from weightslab.engine.values import Change, Explanation
 
 __all__ = ["CheckpointRoot"]
@@ -110,18 +103,7 @@ class CheckpointRoot:
         self.retention = Retention()  # a manager sets its own
         self.retention_problems: list[str] = []  # of automatic runs, until the next `gc` tells them
         if not read_only:
-            self._make_folders()
-
-    def _make_folders(self) -> None:
-        try:
-            self.store.create()
-            for name in ("data", "logs", "checkpoints"):
-                (self.path / name).mkdir(exist_ok=True)
-        except OSError as error:
-            raise ReadOnlyStoreError(
-                f"cannot create folders in {self.path}: {error}",
-                hint="open it with read_only=True, or choose a root_log_dir that can be written",
-            ) from error
+            _make_folders(self)
 
     # ------------------------------------------------------------ experiments
     def experiments(self) -> list[ExperimentEntry]:
@@ -258,7 +240,7 @@ class CheckpointRoot:
 
         Raises: ObjectNotFoundError if the experiment has no config; CheckpointNotFoundError.
         """
-        record = self._record(exp_hash)
+        record = _record(self, exp_hash)
         if step is None:
             file = opening.newest_config(self.store, record.exp_hash)
         else:
@@ -274,14 +256,14 @@ class CheckpointRoot:
 
         Raises: ObjectNotFoundError if the experiment has none.
         """
-        return read_architecture(self.store, self._record(exp_hash))
+        return read_architecture(self.store, _record(self, exp_hash))
 
     def samples(self, exp_hash: str) -> SampleSet:
         """Return the active samples.
 
         Raises: ObjectNotFoundError if the experiment has none.
         """
-        record = self._record(exp_hash)
+        record = _record(self, exp_hash)
         if record.components.data is None:
             raise ObjectNotFoundError(
                 f"{record.exp_hash} has no samples", hint="none were given to it"
@@ -319,19 +301,11 @@ class CheckpointRoot:
         """
         from weightslab.engine.loading.selecting import load_tensors
 
-        manifest = self.manifest(self.get_checkpoint(exp_hash, step, revision=revision))
-        return load_tensors(
-            self.store, manifest, patterns, verify=verify, device=device, dtype=dtype
-        )
-
-    def _record(self, exp_hash: str) -> ExperimentRecord:
-        """Return the record of an experiment, read again and checked.
-
-        Raises: ExperimentNotFoundError; ObjectNotFoundError, IntegrityError, FormatError.
-        """
-        full = self.get_hash(exp_hash)
-        data = self.store.map(layout.experiment_key(full))
-        return ExperimentRecord.from_bytes(data, exp_hash=full)
+        found = self.get_checkpoint(exp_hash, step, revision=revision)
+        with reading(self.store, found.name) as manifest:
+            return load_tensors(
+                self.store, manifest, patterns, verify=verify, device=device, dtype=dtype
+            )
 
     def explain(self, old: str, new: str) -> Explanation:
         """Return what tells two experiments apart, from what is stored; no code is run.
@@ -348,101 +322,26 @@ class CheckpointRoot:
         """Return the changes of `explain(old, new)`."""
         return list(self.explain(old, new).changes)
 
-    def info(self, exp_hash: str) -> dict[str, Any]:
-        """Return a summary of an experiment for people and programs; see the guide for its keys."""
-        entry = self.get_experiment(exp_hash)
-        full = entry.exp_hash
-        checkpoints = self.catalog.checkpoints(full)
-        data = [n for n in self.store.list(layout.data_folder(full)) if n.endswith(".h5")]
-        return {
-            "exp_hash": full,
-            "created_at": entry.record.created_at.isoformat() if entry.record else None,
-            "steps": sorted({e.name.step for e in checkpoints if e.damaged is None}),
-            "model_checkpoints": _weights_files(self.store, full, checkpoints),
-            "damaged": {e.name.stem: e.damaged for e in checkpoints if e.damaged},
-            "architecture_saved": self.store.stat(layout.architecture_key(full)) is not None,
-            "configs": self.store.list(layout.config_folder(full)),
-            "data_backups": [n for n in data if not n.startswith(f"{full}_samples.")],
-            "size_bytes": sum(e.size_bytes for e in checkpoints),
-            "parents": sorted(
-                {e.parent.exp_hash for e in checkpoints if e.parent and e.parent.exp_hash} - {full}
-            ),
-            "changed_from": entry.record.changed_from if entry.record else None,
-            "identity": _identity_facts(entry.record) if entry.record else None,
-        }
-
     # ------------------------------------------------------------ care
-    def verify(
-        self,
-        exp_hash: str | None = None,
-        *,
-        step: int | None = None,
-        revision: int | None = None,
-        progress: Callable[[int, int], object] | None = None,
-    ) -> VerifyReport:
-        """Read every byte of the root, an experiment or a step; tell what is wrong with it.
+    # each verb has a room of its own in `engine/care`
+    info = summary.info
+    verify = checking.verify
+    quarantine = checking.quarantine
+    delete = deleting.delete
+    pin = noting.pin
+    unpin = noting.unpin
+    restore = trashing.restore
+    gc = gc
 
-        A file with several names is hashed once. Each big file is hashed in several threads.
+    @property
+    def notes(self) -> RootNotes:
+        """Names, notes and tags: `read`, `name`, `add`, `tag`, `remove`."""
+        return RootNotes(self)
 
-        Args:
-            exp_hash: hash or prefix; by default the whole root.
-            step: only the checkpoints of this step, without the files of the experiment.
-            revision: only this revision of the step; by default all.
-            progress: called with bytes done and bytes in all, from several threads, one call at a
-                time; what it raises ends the verification.
-        Returns: a report that iterates over its findings and equals `[]` if there are none.
-        Raises: ExperimentNotFoundError, CheckpointNotFoundError.
-        """
-        if step is None:
-            if revision is not None:
-                raise ValueError("verify(revision=...) needs step as well")
-            hashes = self.list_hashes() if exp_hash is None else [self.get_hash(exp_hash)]
-            return verify_all(self.store, hashes, progress=progress)
-        if exp_hash is None:
-            raise ValueError("verify(step=...) needs exp_hash as well")
-        full = self.get_checkpoint(exp_hash, step, revision=revision).name.exp_hash
-        names = [
-            entry.name
-            for entry in self.catalog.checkpoints(full)
-            if entry.name.step == step and revision in (None, entry.name.revision)
-        ]
-        return verify_all(self.store, [], names=names, progress=progress)
-
-    def quarantine(
-        self,
-        exp_hash: str,
-        *,
-        step: int | None = None,
-        revision: int | None = None,
-        force: bool = False,
-    ) -> list[Path]:
-        """Set damaged checkpoints aside in `checkpoints/.quarantine/`; nothing is deleted.
-
-        Each is verified again first; one that is whole, or that could only not be read, stays.
-        Killed in the middle, a checkpoint is in its place or whole in the quarantine.
-
-        Args:
-            exp_hash: hash or prefix.
-            step: only this step; by default every damaged checkpoint of the experiment.
-            revision: only this revision; by default the damaged ones of the step.
-            force: move the given revision (by default the highest) whatever its state is.
-        Returns: the folders that were made; `why.json` in each says what was found.
-        Raises: CheckpointNotFoundError; CheckpointError if the given step is not damaged;
-            ReadOnlyStoreError, LockedError, StorageError.
-        """
-        _refuse_read_only(self, "set a checkpoint aside")
-        if step is None and (revision is not None or force):
-            raise ValueError("quarantine(revision=..., force=...) needs step as well")
-        if step is not None and force:
-            chosen = [self.get_checkpoint(exp_hash, step, revision=revision).name]
-        else:
-            found = self.verify(exp_hash, step=step, revision=revision)
-            chosen = [
-                layout.CheckpointName(exp_hash=h, step=s, revision=r) for h, s, r in found.damaged
-            ]
-            if step is not None and not chosen:  # raises with the reason
-                chosen = [self.get_checkpoint(exp_hash, step, revision=revision).name]
-        return [_set_aside(self, name, force=force) for name in chosen]
+    @property
+    def trash(self) -> RootTrash:
+        """Deleted checkpoints that can be had back: `list`, `put`, `restore`, `empty`."""
+        return RootTrash(self)
 
     def export(
         self,
@@ -465,139 +364,32 @@ class CheckpointRoot:
         Raises: CheckpointNotFoundError, ObjectNotFoundError (no such part), AlreadyExistsError,
             IntegrityError, StorageError.
         """
-        manifest = self.manifest(self.get_checkpoint(exp_hash, step, revision=revision))
-        return export_part(self.store, manifest, path, part=part)
-
-    def delete(
-        self, exp_hash: str, *, step: int | None = None, revision: int | None = None
-    ) -> list[str]:
-        """Delete one step (all revisions, or the given one), or a whole experiment, at once.
-
-        Killed in the middle, what is left is whole: each checkpoint is there or not there.
-
-        Returns: the names of the deleted checkpoints.
-        Raises: ExperimentNotFoundError, CheckpointNotFoundError, ReadOnlyStoreError, LockedError.
-        """
-        if step is None and revision is not None:
-            raise ValueError("delete(revision=...) needs step as well")
-        _refuse_read_only(self, "delete")
-        full = self.get_hash(exp_hash)
-        if step is None:
-            refuse_living_writers(self.store, full)
-        else:
-            self.get_checkpoint(full, step, revision=revision)
-        deleted = []
-        for entry in self.catalog.checkpoints(full):
-            if step in (None, entry.name.step) and revision in (None, entry.name.revision):
-                delete_checkpoint(self.store, entry.name)
-                deleted.append(entry.name.stem)
-        if step is None:
-            _delete_folder(self.store, full)
-        return deleted
-
-    def gc(
-        self,
-        policy: Retention | RetentionPolicy | AnyOf | ByteBudget | None = None,
-        *,
-        dry_run: bool = False,
-    ) -> GcReport:
-        """Drop and thin checkpoints by a retention policy, and say what, why and how many bytes.
-
-        Never dropped: the newest valid checkpoint of each experiment, the best by each metric that
-        the policy names, pinned ones, branch points and experiments in a `via` of what is kept,
-        what is being read or written. Before something goes, every byte of what is to be newest or
-        best instead is verified. What is dropped goes to the trash, whose time is stated in the
-        report; what was there for longer is deleted for good.
-
-        Safe beside running savers, loads and other collections; killed anywhere, each checkpoint is
-        in its place or whole in the trash. Done again, it does nothing more.
-
-        Args:
-            policy: a policy, several joined by `|`, a `ByteBudget`, or a `Retention` of all these; by
-                default that of the manager, and without one everything is kept.
-            dry_run: change nothing, and report what would be done.
-        Raises: TypeError, ValueError for what is no policy; ReadOnlyStoreError unless `dry_run`;
-            StorageError if the root cannot be looked at.
-        """
-        if not dry_run:
-            _refuse_read_only(self, "drop checkpoints")
-        wanted = self.retention if policy is None else Retention.of(policy)
-        report = Collector(self, wanted).collect(dry_run=dry_run)
-        earlier, self.retention_problems[:] = tuple(self.retention_problems), []
-        return report.with_problems(earlier)
+        found = self.get_checkpoint(exp_hash, step, revision=revision)
+        with reading(self.store, found.name) as manifest:
+            return export_part(self.store, manifest, path, part=part)
 
     def refresh(self) -> None:
         """Forget what was remembered of the folders."""
         self.catalog.refresh()
 
 
-def _refuse_read_only(root: CheckpointRoot, action: str) -> None:
-    if root.read_only:
+def _make_folders(root: CheckpointRoot) -> None:
+    try:
+        root.store.create()
+        for name in ("data", "logs", "checkpoints"):
+            (root.path / name).mkdir(exist_ok=True)
+    except OSError as error:
         raise ReadOnlyStoreError(
-            f"cannot {action}: {root.path} was opened with read_only=True",
-            hint="open it without read_only to change it",
-        )
+            f"cannot create folders in {root.path}: {error}",
+            hint="open it with read_only=True, or choose a root_log_dir that can be written",
+        ) from error
 
 
-def _weights_files(store: Store, exp_hash: str, entries: list[CheckpointEntry]) -> list[str]:
-    """Return the files with model tensors, in the order of the checkpoints."""
-    of_name: dict[layout.CheckpointName, list[str]] = {}
-    for file in store.list(layout.model_folder(exp_hash)):
-        found = layout.parse_checkpoint_file(file)
-        if found is None or not found[1].endswith("safetensors"):
-            continue
-        if not found[1].startswith("training."):
-            of_name.setdefault(found[0], []).append(file)
-    return [file for entry in entries for file in of_name.get(entry.name, ())]
+def _record(root: CheckpointRoot, exp_hash: str) -> ExperimentRecord:
+    """Return the record of an experiment, read again and checked.
 
-
-def _set_aside(root: CheckpointRoot, name: layout.CheckpointName, *, force: bool) -> Path:
-    folder = quarantine_checkpoint(
-        root.store, name, now=root.clock(), reason="on request" if force else None
-    )
-    record_event(
-        root,
-        "checkpoint_quarantined",
-        exp_hash=name.exp_hash,
-        step=name.step,
-        revision=name.revision,
-        folder=folder,
-    )
-    return root.path / folder
-
-
-def _delete_folder(store: LocalStore, exp_hash: str) -> None:
-    """Delete what is left of an experiment: leftovers, then the record, then its files.
-
-    Files of checkpoints are not touched here: what is left of them by now belongs to a writer
-    that came meanwhile.
+    Raises: ExperimentNotFoundError; ObjectNotFoundError, IntegrityError, FormatError.
     """
-    folder = layout.experiment_folder(exp_hash)
-    remove_leftovers(store, exp_hash)
-    store.delete(layout.experiment_key(exp_hash))
-    store.sync(folder)
-    for part in ("model/", "hp/", "data/", "notes/", ""):
-        for name in store.list(folder + part):
-            if not name.endswith("/") and layout.parse_checkpoint_file(name) is None:
-                store.delete(folder + part + name)
-        store.sweep(folder + part)
-        store.delete(folder + part)
-    store.sync(layout.CHECKPOINTS)
-    if store.stat(folder) is not None:
-        raise StorageError(
-            f"the experiment {exp_hash} is deleted, but {folder} is not empty",
-            hint="another process writes into it, or it holds folders of yours",
-        )
-
-
-def _identity_facts(record: ExperimentRecord) -> dict[str, Any]:
-    """Return what an identity is made of, and what stands beside it without counting."""
-    parts = record.components
-    return {
-        "scheme": SCHEME,
-        "digests": {"model": parts.model, "config": parts.config, "data": parts.data},
-        "facets": list(record.facets),
-        "excluded": list(record.excluded),
-        "weak": list(record.weak),
-        "environment": dict(record.environment),
-    }
+    full = root.get_hash(exp_hash)
+    data = root.store.map(layout.experiment_key(full))
+    return ExperimentRecord.from_bytes(data, exp_hash=full)

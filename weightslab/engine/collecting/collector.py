@@ -23,7 +23,7 @@ from weightslab.engine.retention.rules import TRASH_LIFETIME
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from weightslab.engine.collecting.survey import GcPlace
+    from weightslab.engine.care.keeper import Keeper
     from weightslab.engine.repository.trash import TrashEntry
     from weightslab.engine.retention.rules import Retention
 
@@ -47,7 +47,7 @@ class Collector:
 
     def __init__(
         self,
-        place: GcPlace,
+        place: Keeper,
         retention: Retention,
         *,
         focus: str | None = None,

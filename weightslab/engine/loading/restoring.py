@@ -154,6 +154,8 @@ def _check_optimizers(
 ) -> None:
     if optimizers and not saved:
         message = f"checkpoint {manifest.name.stem} holds no optimizer state"
+        if manifest.derived_from is not None:
+            message += ": it was dropped by thinning"
         if given:
             raise StateMismatchError(
                 message, hint="pass load_optimizer=False to load the weights alone"

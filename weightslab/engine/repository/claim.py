@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from weightslab.engine.repository.manifest import Manifest
     from weightslab.engine.storage.store import Hold, Store
 
-__all__ = ["claimed", "held", "reading"]
+__all__ = ["claimed", "held", "reading", "unread"]
 
 
 @contextmanager
@@ -52,13 +52,8 @@ def claimed(store: Store, name: CheckpointName) -> Iterator[None]:
 
     Raises: CheckpointNotFoundError; LockedError if it is being written, deleted or read.
     """
-    with held(store, name):
-        lock = _alone(store, name)
-        try:
-            yield
-        finally:
-            if lock is not None:
-                lock.release()
+    with held(store, name), unread(store, name):
+        yield
 
 
 @contextmanager
@@ -72,6 +67,20 @@ def held(store: Store, name: CheckpointName) -> Iterator[None]:
         raise LockedError(f"{name.stem} is being written or deleted by another process")
     with hold:
         yield
+
+
+@contextmanager
+def unread(store: Store, name: CheckpointName) -> Iterator[None]:
+    """Keep readers away from a checkpoint, which the caller holds, while the block runs.
+
+    Raises: CheckpointNotFoundError; LockedError if it is being read.
+    """
+    lock = _alone(store, name)
+    try:
+        yield
+    finally:
+        if lock is not None:
+            lock.release()
 
 
 def _alone(store: Store, name: CheckpointName) -> Hold | None:

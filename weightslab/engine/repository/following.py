@@ -19,7 +19,15 @@ if TYPE_CHECKING:
 __all__ = ["JournalFollower", "News"]
 
 BEGUN: Final = "checkpoint_begun"
-ENDED: Final = frozenset({"checkpoint_committed", "checkpoint_unchanged", "checkpoint_failed"})
+ENDED: Final = frozenset(
+    {
+        "checkpoint_committed",
+        "checkpoint_unchanged",
+        "checkpoint_failed",
+        "checkpoint_restored",
+        "checkpoint_thinned",
+    }
+)
 _FIRST_BYTES: Final = 64 << 10  # read at the first look: whose commits may be under way
 
 

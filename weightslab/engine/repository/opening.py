@@ -231,11 +231,12 @@ def tidy(store: Store, exp_hash: str) -> list[str]:
     if sweep is not None:
         for folder in (layout.experiment_folder, layout.model_folder):
             removed += sweep(folder(exp_hash))
-        for folder in (layout.config_folder, layout.data_folder):
+        for folder in (layout.config_folder, layout.data_folder, layout.notes_folder):
             removed += sweep(folder(exp_hash))
-        for name in store.list(layout.QUARANTINE):
-            if name.startswith(exp_hash):
-                removed += sweep(layout.QUARANTINE + name)
+        for aside in (layout.QUARANTINE, layout.TRASH):
+            for name in store.list(aside):
+                if name.startswith(exp_hash):
+                    removed += sweep(aside + name)
     removed += remove_leftovers(store, exp_hash) + drop_unneeded_base(store, exp_hash)
     removed += finish_backups(store, exp_hash)
     if removed:

@@ -22,7 +22,7 @@ from weightslab.engine.errors import (
 )
 from weightslab.engine.repository import layout
 from weightslab.engine.repository.catalog import map_file, read_manifest
-from weightslab.engine.repository.claim import claimed
+from weightslab.engine.repository.claim import held, unread
 from weightslab.engine.repository.commit import clean_up, put_new, reserve
 from weightslab.engine.repository.manifest import Manifest
 from weightslab.engine.repository.trash import move_to_trash
@@ -65,7 +65,7 @@ def thin_checkpoint(
     """Replace the newest revision of a step by one without the training part.
 
     One that has no training part to drop is left as it is. Weights are verified through their new
-    names before anything relies on them.
+    names before anything relies on them. The old revision can be read until the new one is there.
 
     Args:
         store: where the root lives.
@@ -78,10 +78,13 @@ def thin_checkpoint(
     Returns: the manifest that answers for the step.
     Raises: CheckpointNotFoundError; LockedError if it, or the next revision, is being written,
         deleted or read; CheckpointError if it is not the newest revision of its step; IntegrityError,
-        FormatError if its weights are damaged; StorageError. It then is as it was.
+        FormatError if its weights are damaged; StorageError. It then is as it was, or, where somebody
+        began to read it meanwhile, beside the new one until the next call.
     Durability: on disk on return.
     """
-    with claimed(store, name):
+    with held(store, name):
+        with unread(store, name):
+            pass  # whoever reads it now will for a while
         old = read_manifest(store, name)
         entries = [e for e in catalog.checkpoints(name.exp_hash) if e.name.step == name.step]
         found = _made_already(store, old, entries)
@@ -132,16 +135,18 @@ def _drop_origin(
     for entry in entries:
         if is_thin(new) and entry.digest == new.derived_from and entry.name != new.name:
             verify_files(store, new)
-            with claimed(store, entry.name):
+            with held(store, entry.name):
                 _drop(store, read_manifest(store, entry.name), new, clock, mark)
 
 
 def _drop(
     store: Store, old: Manifest, new: Manifest, clock: Callable[[], datetime], mark: str
 ) -> None:
+    """Move the old revision, which the caller holds, to the trash."""
     files = [old.name.file_key(file.name) for file in old.files]
     reason = mark + REASON.format(new.name.stem)
-    move_to_trash(store, {old.name: reason}, {old.name: files}, now=clock())
+    with unread(store, old.name):
+        move_to_trash(store, {old.name: reason}, {old.name: files}, now=clock())
 
 
 def _state_to_keep(manifest: Manifest) -> dict[str, Any]:

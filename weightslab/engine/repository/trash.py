@@ -204,8 +204,21 @@ def list_trash(store: Store) -> list[TrashEntry]:
 
     A move that was cut off, whose checkpoint is still in its place, is not listed. O(entries).
     """
+    return [entry for entry in _entries(store) if not _is_in_place(store, entry.key)]
+
+
+def _entries(store: Store) -> list[TrashEntry]:
     found = [entry for key in _folders(store) if (entry := _entry(store, key)) is not None]
     return sorted(found, key=_age)
+
+
+def _is_in_place(store: Store, key: str) -> bool:
+    """Tell whether the checkpoint in a folder is in its place (as well): a kill left it in both."""
+    name = _name_in(key)
+    there = f"{key}{name.stem}.json"
+    if store.stat(name.manifest_key) is None:
+        return False
+    return store.stat(there) is None or is_same(store, there, name.manifest_key)
 
 
 def _age(entry: TrashEntry) -> tuple[bool, float, str]:
@@ -234,10 +247,9 @@ def _name_in(key: str) -> CheckpointName:
 
 
 def _entry(store: Store, key: str) -> TrashEntry | None:
-    """Return what is in a folder; None for the remains of a move, a return or an emptying."""
+    """Return what is in a folder; None without a note: remains of a move or of an emptying."""
     name, files = _name_in(key), store.list(key)
-    is_in_place = store.stat(name.manifest_key) is not None
-    if NOTE not in files or (f"{name.stem}.json" not in files and is_in_place):
+    if NOTE not in files:
         return None
     trashed_at: datetime | None
     try:
@@ -304,7 +316,7 @@ def find_trashed(store: Store, wanted: TrashEntry | CheckpointName | str) -> Tra
             the name of a folder in the trash.
     Raises: ObjectNotFoundError naming what is there.
     """
-    entries = list_trash(store)
+    entries = _entries(store)  # with those of which a kill left the checkpoint in its place, too
     if isinstance(wanted, TrashEntry):
         label, found = wanted.key, [e for e in entries if e.key == wanted.key]
     elif isinstance(wanted, CheckpointName):
@@ -345,9 +357,10 @@ def restore_trashed(store: Store, wanted: TrashEntry | CheckpointName | str) -> 
             hint="open it again with update_experiment_hash, then restore",
         )
     with held(store, name), _kept(store, entry.key):
-        manifest = _read_trashed(store, entry.key, name)
-        _return(store, entry.key, manifest)
-        _remove_thin(store, manifest)
+        if not _is_in_place(store, entry.key):
+            _return(store, entry.key, _read_trashed(store, entry.key, name))
+        store.sync(_place_of(name))
+        _remove_thin(store, read_manifest(store, name))
         _remove_folder(store, entry.key, name)
     return name
 
@@ -367,18 +380,15 @@ def _kept(store: Store, key: str) -> Iterator[None]:
 
 def _return(store: Store, key: str, manifest: Manifest) -> None:
     """Give a checkpoint its names again; the caller holds the revision."""
-    name, folder = manifest.name, _place_of(manifest.name)
-    there = f"{key}{name.stem}.json"
-    if store.stat(name.manifest_key) is None:
-        _put_back(store, key, manifest)
-        store.sync(folder)
-        take(store, there, name.manifest_key)
-    if not is_same(store, there, name.manifest_key):
+    name = manifest.name
+    if store.stat(name.manifest_key) is not None:
         raise AlreadyExistsError(
             f"another checkpoint is called {name.stem} now, so the one in the trash stays there",
             hint="delete that one first, or move it to the trash",
         )
-    store.sync(folder)
+    _put_back(store, key, manifest)
+    store.sync(_place_of(name))
+    take(store, f"{key}{name.stem}.json", name.manifest_key)
 
 
 def _put_back(store: Store, key: str, manifest: Manifest) -> None:

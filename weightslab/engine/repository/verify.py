@@ -19,6 +19,7 @@ from weightslab.engine.repository.config_file import config_from_bytes
 from weightslab.engine.repository.data_file import pending_key, read_data_file, sidecar_key
 from weightslab.engine.repository.experiment import ExperimentRecord
 from weightslab.engine.repository.findings import Finding, Meter, Tally, VerifyReport
+from weightslab.engine.repository.notes import note_keys, read_note
 from weightslab.engine.repository.sample_base import read_sample_set
 from weightslab.engine.tensors.check import verify_file
 
@@ -112,7 +113,11 @@ def verify_experiment(store: Store, exp_hash: str, tally: Tally | None = None) -
     except CheckpointError as error:
         findings.append(replace(Finding.of(key, error), exp_hash=exp_hash))
     meter.finish()
-    for name in sorted(promised | _present(store, exp_hash)):
+    notes, problem = _notes(store, exp_hash)
+    if problem is not None:
+        folder = layout.notes_folder(exp_hash)
+        findings.append(replace(Finding.of(folder, problem), exp_hash=exp_hash))
+    for name in sorted(promised | notes | _present(store, exp_hash)):
         meter = Meter(counted, sum(_size_of(store, part) for part in _parts_of(exp_hash, name)))
         try:
             _check_file(store, record, exp_hash, name)
@@ -144,7 +149,8 @@ def verify_all(
     keys = [key for name in chosen for key in _keys_of(store, name)]
     for exp_hash in whole:
         keys.append(layout.experiment_key(exp_hash))
-        keys += [k for n in _present(store, exp_hash) for k in _parts_of(exp_hash, n)]
+        present = _present(store, exp_hash) | _notes(store, exp_hash)[0]
+        keys += [k for n in present for k in _parts_of(exp_hash, n)]
     tally = Tally(sum(_size_of(store, key) for key in keys), progress)
     findings: list[Finding] = []
     for exp_hash in whole:
@@ -220,6 +226,14 @@ def _present(store: Store, exp_hash: str) -> set[str]:
     return found
 
 
+def _notes(store: Store, exp_hash: str) -> tuple[set[str], CheckpointError | None]:
+    """Return the keys of the notes, and why their folder cannot be read."""
+    try:
+        return set(note_keys(store, exp_hash)), None
+    except CheckpointError as error:
+        return set(), error
+
+
 def _is_unfinished(name: str, listed: set[str]) -> bool:
     """Tell whether a backup is being written, or its writer died: it was never acknowledged."""
     return pending_key(name) in listed and not {name, sidecar_key(name)} <= listed
@@ -228,7 +242,9 @@ def _is_unfinished(name: str, listed: set[str]) -> bool:
 def _check_file(store: Store, record: ExperimentRecord | None, exp_hash: str, key: str) -> None:
     """Read a file; with a record to hold it against, the components against their digests."""
     name = key.rpartition("/")[2]
-    if name.endswith(".txt"):
+    if key.startswith(layout.notes_folder(exp_hash)):
+        read_note(store, exp_hash, key)
+    elif name.endswith(".txt"):
         read_architecture_text(store, exp_hash)
     elif record is not None and key == layout.architecture_key(exp_hash):
         read_architecture(store, record)
