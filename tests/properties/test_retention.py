@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections import Counter
 from dataclasses import replace
 
 import pytest
@@ -66,7 +67,16 @@ def history_of(numbers):
         if of_step and digits.below(4) == 3:
             become_thinned(history, of_step[-1])
         names.append(name)
-    return history.candidates
+    return counted(history.candidates)
+
+
+def counted(candidates):
+    """Return checkpoints whose files know how many names their bytes have."""
+    names = Counter(file.identity for member in candidates for file in member.files)
+    return [
+        replace(m, files=tuple(replace(f, num_links=names[f.identity]) for f in m.files))
+        for m in candidates
+    ]
 
 
 def become_thinned(history, origin):
@@ -74,9 +84,7 @@ def become_thinned(history, origin):
     old = next(c for c in history.candidates if c.entry.name == origin)
     made = history.candidates[-1]
     files = tuple(file for file in old.files if not file.is_training)
-    entry = replace(
-        old.entry, name=made.entry.name, digest=made.entry.digest, parts=("model",)
-    )
+    entry = replace(old.entry, name=made.entry.name, digest=made.entry.digest, parts=("model",))
     history.candidates[-1] = replace(
         made, entry=entry, files=files, derived_from=old.entry.digest, damaged=None
     )
@@ -129,13 +137,18 @@ def groups(members, scope):
 def stays_anyway(members, retention):
     """Return the names that nothing may drop, for what they are."""
     found = {m.entry.name for m in members if m.is_pinned or m.untouchable}
-    found |= {group[-1].entry.name for scope in ("experiment", "root") for group in groups(members, scope)}
+    found |= {
+        group[-1].entry.name for scope in ("experiment", "root") for group in groups(members, scope)
+    }
     for policy in retention.metrics:
         for group in groups(members, policy.scope):
             rated = [m for m in group if m.entry.metrics.get("loss", math.nan) >= 0]
             sign = 1 if policy.mode == "max" else -1
             best = max((sign * m.entry.metrics["loss"] for m in rated), default=None)
-            found |= {m.entry.name for m in [m for m in rated if sign * m.entry.metrics["loss"] == best][-1:]}
+            found |= {
+                m.entry.name
+                for m in [m for m in rated if sign * m.entry.metrics["loss"] == best][-1:]
+            }
     return found
 
 
@@ -168,7 +181,11 @@ def same_step(one, other):
 
 def named(members, link):
     """Return the checkpoint that a link is about: what was thinned from it, itself, or the answer."""
-    found = [m for m in members if (m.entry.name.exp_hash, m.entry.name.step) == (link.exp_hash, link.step)]
+    found = [
+        m
+        for m in members
+        if (m.entry.name.exp_hash, m.entry.name.step) == (link.exp_hash, link.step)
+    ]
     found.sort(key=lambda m: m.entry.name.revision, reverse=True)
     heirs = [m for m in found if m.derived_from == link.manifest_digest]
     exact = [m for m in found if m.entry.name.revision == link.revision]
@@ -197,7 +214,9 @@ def thin_bytes(members, kept, bucket):
         name = member.entry.name
         if name not in kept or bucket not in ("", name.exp_hash):
             continue
-        answers = not any(same_step(m.entry.name, name) and m.entry.name.revision > name.revision for m in members)
+        answers = not any(
+            same_step(m.entry.name, name) and m.entry.name.revision > name.revision for m in members
+        )
         fixed = name in newest or member.is_pinned or member.untouchable or member.derived_from
         if fixed or not answers or damaged_above(name):
             left.append(member)
@@ -228,7 +247,7 @@ def check(numbers, rule, *, by_force):
     check_budget(readable, retention, plan, by_force=by_force)
     if retention.budget is None:
         check_policies(readable, retention, kept)
-    again = plan_retention(carried_out(candidates, plan), retention)
+    again = plan_retention(counted(carried_out(candidates, plan)), retention)
     assert (again.of(DROP), again.of(THIN)) == ((), ())
 
 
@@ -265,7 +284,9 @@ def check_budget(readable, retention, plan, *, by_force):
 
 def check_policies(readable, retention, kept):
     origins = {m.derived_from for m in readable} - {None}
-    for policy in retention.keep.policies if hasattr(retention.keep, "policies") else [retention.keep]:
+    for policy in (
+        retention.keep.policies if hasattr(retention.keep, "policies") else [retention.keep]
+    ):
         for group in groups(readable, policy.scope):
             shown = [m for m in group if m.entry.digest not in origins]
             reasons = policy.choose([m.entry for m in shown])
