@@ -23,6 +23,7 @@ TORCH_FREE = (
     "weightslab.engine.repository",
     "weightslab.engine.saving.writer",
     "weightslab.engine.care",
+    "weightslab.engine.collecting",
     "weightslab.engine.lineage",
     "weightslab.engine.retention",
     "weightslab.engine.root",

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from weightslab.engine.retention import policies
+
 PACKAGE = Path(__file__).parents[2] / "weightslab"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
@@ -68,5 +70,6 @@ def test_each_name_in_all_is_there(path):
 def test_doors_are_those_that_users_know():
     doors = importlib.import_module("weightslab.components").__all__
     known = {"CheckpointManagerV2", "ExperimentHashGenerator", "SampleSet"}
+    known |= {*policies.__all__, "Retention"} - {"RetentionPolicy", "policies_in"}
     assert known <= set(doors)
     assert set(doors) <= {"CheckpointManager", *known}

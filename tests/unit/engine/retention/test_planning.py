@@ -244,9 +244,10 @@ def test_a_budget_below_what_is_protected_is_a_problem_with_its_figures(history)
     history.line(A, [2, 3])
     kept = plan(history, ByteBudget(100))
     assert (steps(kept, DROP), steps(kept, KEEP)) == ([2], [1, 3])
-    assert kept.problems == (
+    (problem,) = kept.problems
+    assert problem == (
         f"the budget of experiment {A} cannot be met: it is 100 bytes, and 600 bytes are in "
-        "checkpoints that are never dropped",
+        "checkpoints that are never dropped"
     )
 
 
