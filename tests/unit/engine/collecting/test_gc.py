@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import pytest
 from support.collected import line, parent_of, root_at, save, steps_of
-from support.roots import ORIGIN, begin, read, small_root
+from support.roots import ORIGIN, begin, fast_folder, read, small_root
 
 from weightslab.engine.collecting.collector import Collector
 from weightslab.engine.errors import ReadOnlyStoreError
@@ -24,8 +24,14 @@ from weightslab.engine.screen import MAX_COLUMNS, MAX_LINES
 
 
 @pytest.fixture
-def made(tmp_path):
-    root, exp_hash = root_at(tmp_path / "root")
+def folder():
+    with fast_folder() as found:
+        yield found
+
+
+@pytest.fixture
+def made(folder):
+    root, exp_hash = root_at(folder / "root")
     return root, exp_hash, line(root, exp_hash, [100, 200, 300, 400])
 
 
@@ -105,8 +111,8 @@ def test_freed_and_kept_bytes_are_those_on_disk(made):
     assert (before - sizes(), sizes()) == (report.freed_bytes, report.kept_bytes)
 
 
-def test_links_to_shared_bytes_free_nothing_until_the_last_goes(tmp_path):
-    root, exp_hash = root_at(tmp_path / "root")
+def test_links_to_shared_bytes_free_nothing_until_the_last_goes(folder):
+    root, exp_hash = root_at(folder / "root")
     line(root, exp_hash, [1, 2, 3], text="frozen", size_bytes=1_200_000)
     report = root.gc(Retention(keep=LatestN(1), trash_lifetime=timedelta(0)))
     assert steps(report.dropped) == [1, 2]
@@ -156,8 +162,8 @@ def test_a_newest_one_with_a_flipped_bit_keeps_the_one_before_it(made):
     assert weights_of(root, manifests[3]).exists()
 
 
-def test_a_best_one_with_a_flipped_bit_keeps_the_second_best(tmp_path):
-    root, exp_hash = root_at(tmp_path / "root")
+def test_a_best_one_with_a_flipped_bit_keeps_the_second_best(folder):
+    root, exp_hash = root_at(folder / "root")
     manifests = [save(root, exp_hash, n, metrics={"loss": float(n)}) for n in (1, 2, 3, 4)]
     flip(weights_of(root, manifests[0]))
     assert steps(root.gc(BestN("loss")).kept) == [2, 4]
@@ -316,8 +322,8 @@ def test_without_a_time_in_the_trash_thinned_bytes_are_free_at_once(made):
 
 
 # ---------------------------------------------------------------- the report
-def test_the_report_fits_on_a_screen_and_counts_what_it_leaves_out(tmp_path):
-    root, exp_hash = root_at(tmp_path / "root")
+def test_the_report_fits_on_a_screen_and_counts_what_it_leaves_out(folder):
+    root, exp_hash = root_at(folder / "root")
     line(root, exp_hash, range(60), metrics={"x" * 200: 1.0})
     report = root.gc(BestN("x" * 200, 50) | LatestN(50), dry_run=True)
     lines = str(report).split("\n")
