@@ -18,6 +18,7 @@ from weightslab.engine.collecting.run import MARK, Run
 from weightslab.engine.collecting.survey import Survey
 from weightslab.engine.errors import StorageError
 from weightslab.engine.repository.trash import empty_trash, list_trash
+from weightslab.engine.retention.planning import LEAVE
 from weightslab.engine.retention.rules import TRASH_LIFETIME
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
     from weightslab.engine.care.keeper import Keeper
     from weightslab.engine.repository.trash import TrashEntry
+    from weightslab.engine.retention.planning import Plan
     from weightslab.engine.retention.rules import Retention
 
 __all__ = ["Collector"]
@@ -86,8 +88,19 @@ class Collector:
             emptied=tuple(entry.name.stem for entry in emptied.entries),
             emptied_bytes=sum(entry.size_bytes for entry in emptied.entries),
             trash_lifetime=self._retention.trash_lifetime,
-            problems=(*plan.problems, *problems),
+            problems=(*plan.problems, *problems, *self._left_alone(plan)),
         )
+
+    def _left_alone(self, plan: Plan) -> list[str]:
+        """Tell what a plan says nothing about, because too little of it is known."""
+        found = [
+            f"nothing of experiment {exp_hash} is changed: {why}"
+            for exp_hash, why in sorted(self._survey.left_alone().items())
+        ]
+        return found + [
+            f"{decision.name.stem} is left where it is, {decision.reason}"
+            for decision in plan.of(LEAVE)
+        ]
 
     # ------------------------------------------------------------ the trash
     def _empty(self, *, dry_run: bool) -> _Emptied:

@@ -46,6 +46,7 @@ class _Experiment:
     names: frozenset[CheckpointName]
     candidates: tuple[Candidate, ...]
     children: tuple[Child, ...]
+    untouchable: str | None = None
 
 
 class Survey:
@@ -126,6 +127,10 @@ class Survey:
         names = found.names.difference(gone).union(come)
         self._found[exp_hash] = replace(found, names=names)
 
+    def left_alone(self) -> dict[str, str]:
+        """Return the experiments of which nothing may be changed, and why."""
+        return {h: why for h, found in self._found.items() if (why := found.untouchable)}
+
     def candidates(self) -> list[Candidate]:
         """Return every checkpoint that is decided about."""
         return [member for found in self._found.values() for member in found.candidates]
@@ -159,6 +164,7 @@ class Survey:
                 for member in members
             ),
             tuple(children),
+            untouchable,
         )
 
     def _is_about_focus(self, link: ParentLink) -> bool:

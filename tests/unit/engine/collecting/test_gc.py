@@ -158,7 +158,7 @@ def test_a_newest_one_with_a_flipped_bit_keeps_the_one_before_it(made):
     flip(weights_of(root, manifests[3]))
     report = root.gc(LatestN(1))
     assert (steps(report.dropped), steps(report.kept)) == ([100, 200], [300])
-    assert "step_000400: damaged" in str(report)
+    assert "step_000400 is left where it is, damaged: " in str(report)
     assert weights_of(root, manifests[3]).exists()
 
 
@@ -190,7 +190,9 @@ def test_a_damaged_answer_keeps_the_older_revision_of_its_step(made):
 def test_an_experiment_whose_record_is_lost_is_left_alone(made):
     root, exp_hash, _ = made
     (root.path / f"checkpoints/{exp_hash}/experiment.json").unlink()
-    assert root.gc(LatestN(1)).dropped == ()
+    report = root.gc(LatestN(1))
+    assert report.dropped == ()
+    assert report.problems[0].startswith(f"nothing of experiment {exp_hash} is changed: ")
 
 
 def test_an_experiment_with_notes_that_cannot_be_read_is_left_alone(made):
