@@ -11,6 +11,7 @@ from weightslab.engine.collecting.collector import Collector
 from weightslab.engine.errors import ReadOnlyStoreError
 from weightslab.engine.jsonform import seal
 from weightslab.engine.repository.claim import reading
+from weightslab.engine.repository.commit import delete_checkpoint
 from weightslab.engine.repository.notes import add_note
 from weightslab.engine.retention.policies import (
     BestN,
@@ -241,7 +242,8 @@ def test_a_child_saved_meanwhile_keeps_its_branch_point(made):
     root.store = Meanwhile(local, manifests[0].name, action)
     report = root.gc(LatestN(1))
     assert steps(report.dropped) == [200, 300]
-    assert any(f"branch point of {second}" in problem for problem in report.problems)
+    (problem,) = report.problems
+    assert problem.endswith(f"stays for now: the root changed meanwhile: branch point of {second}")
 
 
 def test_a_child_saved_after_its_parent_went_brings_it_back(made):
@@ -260,12 +262,19 @@ def test_a_child_saved_after_its_parent_went_brings_it_back(made):
     assert steps(report.dropped) == [200]
 
 
-def test_the_newest_deleted_meanwhile_keeps_the_one_before_it(made):
+def delete_by_hand(root, exp_hash):
+    delete_checkpoint(root.store, root.get_checkpoint(exp_hash, 400).name)
+
+
+@pytest.mark.parametrize("delete", [lambda root, h: root.delete(h, step=400), delete_by_hand])
+def test_the_newest_deleted_meanwhile_keeps_the_one_before_it(made, delete):
     root, exp_hash, manifests = made
     local, other = root.store, small_root(root.path)
-    root.store = Meanwhile(local, manifests[2].name, lambda: other.delete(exp_hash, step=400))
-    root.gc(LatestN(1))
-    assert (300, 1, True) in steps_of(root, exp_hash)
+    root.store = Meanwhile(local, manifests[2].name, lambda: delete(other, exp_hash))
+    report = root.gc(LatestN(1))
+    assert steps_of(root, exp_hash) == [(300, 1, True)]
+    (problem,) = report.problems
+    assert "stays for now: the root changed meanwhile: the newest of" in problem
 
 
 def test_what_is_being_read_is_passed_over_until_the_next_time(made):
