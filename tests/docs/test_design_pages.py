@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+from datetime import timedelta
 
 import h5py
 import pytest
@@ -13,6 +14,7 @@ from support.documents import REPOSITORY, fenced_blocks
 
 from weightslab.components import CheckpointManagerV2
 from weightslab.engine import jsonform
+from weightslab.engine.care.trashing import thin
 from weightslab.engine.tensors import tree
 
 LAYOUT = (REPOSITORY / "docs" / "design" / "layout.md").read_text("utf-8")
@@ -41,7 +43,20 @@ def root(tmp_path_factory):
     bad.write_bytes(bad.read_bytes()[:-1])
     assert manager.load_latest_checkpoint(model)["step"] == 2
     assert len(manager.root.quarantine(manager.current_hash)) == 1
+    _care(manager.root, manager.current_hash)
     return folder
+
+
+def _care(root, exp_hash):
+    root.notes.remove(root.pin(exp_hash, step=1))
+    root.notes.add(exp_hash, "a note")
+    root.trash.put(exp_hash, 2)
+    root.restore(f"{exp_hash}_step_000002")
+    root.trash.empty(older_than=timedelta(0))
+    thin(root, root.get_checkpoint(exp_hash, 1).name)
+    root.delete(exp_hash, step=2)
+    other = CheckpointManagerV2(root.path).update_experiment_hash(config={"lr": 0.3})
+    root.delete(other.exp_hash)
 
 
 def _section(heading):
@@ -102,7 +117,11 @@ FRAME = {"schema", "schema_version"}
 
 @pytest.mark.parametrize(
     ("heading", "pattern"),
-    [("experiment.json:", "experiment.json"), ("the manifest:", "model/*_step_000001.json")],
+    [
+        ("experiment.json:", "experiment.json"),
+        ("the manifest:", "model/*_step_000001.json"),
+        ("a note:", "notes/*_note_*.json"),
+    ],
 )
 def test_the_tables_have_exactly_the_keys_of_the_records(root, heading, pattern):
     rows = re.findall(r"^\| ((?:`\w+`(?:, )?)+) \|", _section(heading), re.MULTILINE)
@@ -167,8 +186,16 @@ def test_the_events_have_exactly_the_keys_that_are_named(root):
 def test_the_note_of_a_quarantined_checkpoint_has_exactly_the_keys_that_are_named(root):
     (path,) = root.glob("checkpoints/.quarantine/*/why.json")
     document = jsonform.unseal(path.read_bytes(), what=path.name)[0]
-    named = set(re.findall(r"`(\w+)`", _section("why.json").split("\n", 2)[2])) - {"key", "problem"}
+    section = _section(".quarantine/{name")
+    named = set(re.findall(r"`(\w+)`", section.split("\n", 2)[2])) - {"key", "problem"}
     assert set(document) - {"schema", "schema_version"} == named - {"model"}
+
+
+def test_the_note_of_a_trashed_checkpoint_has_exactly_the_keys_that_are_named(root):
+    (path,) = root.glob("checkpoints/.trash/*/why.json")
+    document = jsonform.unseal(path.read_bytes(), what=path.name)[0]
+    named = set(re.findall(r"`(\w+)`", _section(".trash/{name").split("\n", 2)[2]))
+    assert set(document) - FRAME == named
 
 
 def test_every_file_of_a_root_has_a_place_in_the_picture(root):
@@ -178,10 +205,11 @@ def test_every_file_of_a_root_has_a_place_in_the_picture(root):
         r"model/H_step_\d{6,18}(\.r\d+)?(\.model\.[\w-]+|\.training)?\.(json|safetensors)",
         r"hp/H_[\w-]+(\.r\d+)?\.yaml",
         r"data/H_[\w-]+(\.r\d+)?\.h5(\.json)?",
+        r"notes/\d{8}T\d{12}Z_(name|note|tag|pin)_[0-9a-f]{16}\.json",
     ]
     aside = r"[0-9a-f]{16}_step_\d{6,18}(\.\d+)?/(why\.json|[0-9a-f]{16}_step_\S+)"
     for folder in (root / "checkpoints").iterdir():
-        forms = [aside] if folder.name == ".quarantine" else in_experiment
+        forms = [aside] if folder.name in (".quarantine", ".trash") else in_experiment
         for path in folder.rglob("*"):
             name = path.relative_to(folder).as_posix().replace(folder.name, "H")
             assert path.is_dir() or any(re.fullmatch(form, name) for form in forms), name

@@ -23,15 +23,19 @@ from support.documents import (
 from weightslab.backend import ledgers
 from weightslab.components import CheckpointManagerV2, ExperimentHashGenerator
 from weightslab.engine import errors
+from weightslab.engine.care.noting import RootNotes
+from weightslab.engine.care.trashing import RootTrash
 from weightslab.engine.identity.config import DEFAULT_EXCLUDED
 from weightslab.engine.loading.report import LoadReport
 from weightslab.engine.repository.catalog import CheckpointEntry, ExperimentEntry
+from weightslab.engine.repository.notes import ExperimentNotes, Note
+from weightslab.engine.repository.trash import TrashEntry
 from weightslab.engine.repository.verify import Finding, VerifyReport
 from weightslab.engine.root import CheckpointRoot
 from weightslab.engine.values import Change, HashUpdate, ParentLink
 
 GUIDE_TEXT = GUIDE.read_text(encoding="utf-8")
-CLASSES = (CheckpointManagerV2, CheckpointRoot, ExperimentHashGenerator)
+CLASSES = (CheckpointManagerV2, CheckpointRoot, RootNotes, RootTrash, ExperimentHashGenerator)
 METHODS = [
     (cls, name)
     for cls in CLASSES
@@ -117,6 +121,9 @@ def test_the_guide_names_every_function_of_the_ledger(name):
         CheckpointEntry,
         ExperimentEntry,
         ParentLink,
+        ExperimentNotes,
+        Note,
+        TrashEntry,
         Finding,
         LoadReport,
         VerifyReport,

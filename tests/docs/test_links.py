@@ -11,7 +11,16 @@ from support.documents import GUIDE, README, REPOSITORY
 # names of record schemas, which look like modules
 SCHEMAS = tuple(
     f"weightslab.{name}"
-    for name in ("experiment", "architecture", "samples", "file", "checkpoint", "quarantine")
+    for name in (
+        "experiment",
+        "architecture",
+        "samples",
+        "file",
+        "checkpoint",
+        "quarantine",
+        "trash",
+        "note",
+    )
 )
 DOCUMENTS = [README, GUIDE, *sorted((REPOSITORY / "docs").rglob("*.md"))]
 # indented lines, fenced blocks and code spans: brackets in code are no links

@@ -43,6 +43,8 @@ class Target:
         self.picture = self.model / f"{self.exp_hash}_architecture.txt"
         self.config = self.folder / "hp" / f"{self.exp_hash}_config.yaml"
         self.samples = self.folder / "data" / f"{self.exp_hash}_samples.h5"
+        (self.note,) = (self.folder / "notes").glob("*_note_*.json")
+        (self.why,) = root.glob("checkpoints/.trash/*/why.json")
         self.sidecar = self.folder / "data" / f"{self.exp_hash}_samples.h5.json"
 
     def rewrite(self, path, change):
@@ -107,7 +109,7 @@ def _records():
         "no object": lambda: b"[1]\n",
         "nothing": lambda: b"",
     }
-    for kind in ("manifest", "record", "architecture", "sidecar"):
+    for kind in ("manifest", "record", "architecture", "sidecar", "note", "why"):
         for name, content in contents.items():
             FILES[f"{kind}: {name}"] = lambda target, kind=kind, content=content: getattr(
                 target, kind
@@ -192,6 +194,33 @@ def tensors_that_overlap(target):
         second["offset"] = first["offset"] + 4
 
     target.rewrite(target.manifest, change)
+
+
+# ---------------------------------------------------------------- notes and the trash
+@hostile
+def note_about_another_experiment(target):
+    target.rewrite(target.note, lambda document: document.update(exp_hash="../../outside"))
+
+
+@hostile
+def notes_are_a_link_outside(target):
+    target.note.parent.rename(target.outside / "notes")
+    target.note.parent.symlink_to(target.outside / "notes")
+
+
+@hostile
+def trashed_checkpoint_of_another_name(target):
+    target.rewrite(target.why, lambda document: document.update(step=1, exp_hash="../../outside"))
+
+
+@hostile
+def trashed_manifest_names_a_file_outside(target):
+    def change(document):
+        name = next(iter(document["files"]))
+        document["files"]["../../../outside/secret.json"] = document["files"].pop(name)
+
+    (manifest,) = target.why.parent.glob("*_step_000002.json")
+    target.rewrite(manifest, change)
 
 
 # ---------------------------------------------------------------- weights

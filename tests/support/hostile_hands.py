@@ -35,6 +35,9 @@ def make_root(path):
     with CheckpointManagerV2(path) as manager:
         manager.update_experiment_hash(model, {"lr": 0.1}, range(5))
         manager.save_model_checkpoint(model, step=1, optimizer=optimizer, metrics={"loss": 1})
+        manager.save_model_checkpoint(model, step=2, save_optimizer=False)
+        manager.root.trash.put(manager.current_hash, 2)
+        manager.root.notes.add(manager.current_hash, "a note")
 
 
 def calls_of(path):
@@ -57,6 +60,8 @@ def calls_of(path):
         "load": lambda: manager.load_checkpoint(1, one, model, optimizer=optimizer),
         "load latest": lambda: manager.load_latest_checkpoint(model, exp_hash=one),
         "verify": lambda: root.verify(one),
+        "notes": lambda: root.notes.read(one).damaged,
+        "trash": lambda: [entry.key for entry in root.trash.list() if entry.is_damaged],
     }
 
 
@@ -75,8 +80,8 @@ def visit(path):
         except Exception as error:  # noqa: BLE001 - this is what is looked for
             odd.append(f"{name}: {type(error).__name__}: {error}"[:200])
         else:
-            if name == "verify" and list(found):
-                refused.append("verify: findings")
+            if name in ("verify", "notes", "trash") and list(found):
+                refused.append(f"{name}: findings")
         slowest = max(slowest, time.process_time() - began)
     return refused, odd, slowest
 

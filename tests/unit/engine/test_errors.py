@@ -17,6 +17,7 @@ TREE = {
     "CheckpointNotFoundError": (10, FileNotFoundError),
     "ObjectNotFoundError": (10, FileNotFoundError),
     "AlreadyExistsError": (11, FileExistsError),
+    "PinnedError": (12, CheckpointError),
     "IntegrityError": (20, CheckpointError),
     "DigestMismatchError": (20, errors.IntegrityError),
     "TruncatedError": (20, errors.IntegrityError),
@@ -72,6 +73,7 @@ def test_tree_in_the_module_text_names_every_error_with_its_code():
     assert sorted(int(code) for code in re.findall(r"exit (\d+)", text)) == [
         10,
         11,
+        12,
         20,
         21,
         22,

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from weightslab.engine.identity.canonical import SCHEME
 from weightslab.engine.repository import layout
+from weightslab.engine.repository.notes import read_notes
 
 if TYPE_CHECKING:
     from weightslab.engine.care.keeper import Keeper
@@ -24,6 +25,7 @@ def info(root: Keeper, exp_hash: str) -> dict[str, Any]:
     data = [n for n in root.store.list(layout.data_folder(full)) if n.endswith(".h5")]
     return {
         "exp_hash": full,
+        "name": read_notes(root.store, full).name,
         "created_at": entry.record.created_at.isoformat() if entry.record else None,
         "steps": sorted({e.name.step for e in checkpoints if e.damaged is None}),
         "model_checkpoints": _weights_files(root.store, full, checkpoints),

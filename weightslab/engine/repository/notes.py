@@ -255,6 +255,7 @@ def note_keys(store: Store, exp_hash: str) -> Sequence[str]:
     if not names and store.stat(folder.removesuffix("/")) is not None:
         store.map(folder.removesuffix("/"))  # a file or a link in place of the folder
         raise InvalidManifestError(f"{folder} is a file, so no note can be read")
+    names = [name.removesuffix("/") for name in names]  # a folder in place of a note is damage
     return [folder + name for name in names if name.endswith(".json")]
 
 

@@ -249,7 +249,7 @@ def _name_in(key: str) -> CheckpointName:
 def _entry(store: Store, key: str) -> TrashEntry | None:
     """Return what is in a folder; None without a note: remains of a move or of an emptying."""
     name, files = _name_in(key), store.list(key)
-    if NOTE not in files:
+    if not {NOTE, f"{NOTE}/"} & {*files}:
         return None
     trashed_at: datetime | None
     try:
