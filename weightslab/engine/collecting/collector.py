@@ -117,8 +117,9 @@ class Collector:
         self._emptied_at = now
         try:
             store = self._place.store
-            found = empty_trash(store, before=now - lifetime, mark=MARK)
-            found += empty_trash(store, before=now - others)
+            found = empty_trash(store, before=now - others)
+            if lifetime < others:
+                found += empty_trash(store, before=now - lifetime, mark=MARK)
         except StorageError as error:
             return _Emptied(problems=(f"the trash could not be emptied: {error}",))
         return _Emptied(tuple(found))
