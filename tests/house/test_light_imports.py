@@ -26,6 +26,7 @@ TORCH_FREE = (
     "weightslab.engine.saving.loop",
     "weightslab.engine.saving.writer",
     "weightslab.engine.care",
+    "weightslab.engine.collecting",
     "weightslab.engine.lineage",
     "weightslab.engine.retention",
     "weightslab.engine.root",

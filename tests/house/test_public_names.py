@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from weightslab.engine.retention import policies
+
 PACKAGE = Path(__file__).parents[2] / "weightslab"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
@@ -67,15 +69,16 @@ def test_each_name_in_all_is_there(path):
 
 def test_doors_are_those_that_users_know():
     doors = importlib.import_module("weightslab.components").__all__
-    policies = importlib.import_module("weightslab.engine.saving.policies")
-    no_doors = {"Moment", "SavePolicy", "check_policy", "policies_in", "signal_name"}
+    saving = importlib.import_module("weightslab.engine.saving.policies").__all__
+    no_doors = {"Moment", "SavePolicy", "RetentionPolicy", "check_policy", "policies_in"}
     known = {
         "CheckpointManagerV2",
         "ExperimentHashGenerator",
         "Preempted",
         "ResumableSampler",
+        "Retention",
         "SampleSet",
     }
-    known |= set(policies.__all__) - no_doors
+    known |= {*policies.__all__, *saving} - no_doors - {"signal_name"}
     assert known <= set(doors)
     assert set(doors) <= {"CheckpointManager", *known}

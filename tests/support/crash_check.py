@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from support.crash_hands import HASH, OPERATIONS
@@ -184,7 +184,10 @@ class Case:
         """Do the work again, clean up, and save: all of it must work as if nothing had happened."""
         root = small_root(path)
         begin(root, 0)
-        known = self.after if not may_repeat or self._repeated(path) else self.before
+        if self.operation.repeats:
+            known = self.after if self._repeated(path) else self._both
+        else:
+            known = self.after if not may_repeat or self._repeated(path) else self.before
         tidy_all(root)
         found = [f"left behind: {key}" for key in strangers(path)]
         begin(root, 0)
@@ -199,6 +202,12 @@ class Case:
             if (key[:2], content) not in contents:
                 found.append(f"afterwards lost: {key}")
         return found
+
+    @property
+    def _both(self):
+        """What the root shows before and after the work."""
+        left = {k: v for k, v in self.before.checkpoints.items() if k in self.after.checkpoints}
+        return replace(self.before, checkpoints=left)
 
     def _repeated(self, path):
         """Do the work again; False if what died with another boot of the machine is in the way."""

@@ -23,6 +23,7 @@ import h5py
 import numpy as np
 import torch
 
+from support import collected
 from support.fork_server import speak
 from support.mutants import mutate
 from support.roots import (
@@ -38,12 +39,20 @@ from support.roots import (
 )
 from weightslab.components import CheckpointManagerV2
 from weightslab.engine.care.trashing import thin
-from weightslab.engine.errors import AlreadyExistsError, CheckpointError, ObjectNotFoundError
+from weightslab.engine.errors import (
+    AlreadyExistsError,
+    CheckpointError,
+    LockedError,
+    ObjectNotFoundError,
+)
 from weightslab.engine.identity.samples import SampleSet
 from weightslab.engine.repository import layout
 from weightslab.engine.repository.data_file import save_backup
 from weightslab.engine.repository.index_file import find_index_path
 from weightslab.engine.repository.opening import write_config_revision
+from weightslab.engine.repository.trash import LIFETIME
+from weightslab.engine.retention.policies import CustomSteps, LatestN
+from weightslab.engine.retention.rules import Retention
 from weightslab.engine.saving.writer import write_checkpoint
 from weightslab.engine.storage.holder import host_id
 from weightslab.engine.storage.local import LocalStore
@@ -70,6 +79,7 @@ class Operation:
         unsynced: paths whose names a power loss may still take when the work begins, because whoever
             made them was killed before the fsync of the folder.
         inside: where the root is, below the folder that is prepared.
+        repeats: done again it comes to the same end, however far it came the first time.
     """
 
     work: Callable
@@ -77,6 +87,7 @@ class Operation:
     holds: Callable = lambda path: True
     unsynced: tuple[str, ...] = ()
     inside: str = ""
+    repeats: bool = False
 
 
 def two_steps(path):
@@ -342,6 +353,32 @@ def export(path, say):
     say(present="data/weights.safetensors")
 
 
+def collectable(path):
+    """Make a root with two experiments: five steps and a revision, and a branch from step 2."""
+    root, parent = small_root(path), None
+    begin(root, 0)
+    for step in (1, 2, 3, 4, 5):
+        parent = collected.save(root, HASH, step, parent=parent)
+        branch = parent if step == 2 else None
+        if branch:
+            collected.line(root, begin(root, 1)[0], [1], parent=branch)
+    collected.save(root, HASH, 4, parent=parent, text="again")
+    root.pin(HASH, step=1)
+
+
+def collect_garbage(path, say, *, lifetime=LIFETIME):
+    """Drop step 3 and the first revision of step 4, and thin step 2, from which the branch began."""
+    keep = LatestN(1) | CustomSteps([4, 5])
+    wanted = Retention(keep=keep, training=LatestN(2), trash_lifetime=lifetime)
+    report = small_root(path).gc(wanted)
+    if report.problems:
+        raise LockedError("; ".join(report.problems))
+    for step in (2, 3, 4):
+        say(gone=[HASH, step, 1])
+    for step, revision in ((1, 1), (2, 2), (4, 2), (5, 1)):
+        say(saved=[HASH, step, revision])
+
+
 def rebuild_catalog(path, say):
     """Ask a root without an index, with one that is new, with one cut off, and with an empty one."""
     for cut in (None, None, 5000, 0):
@@ -419,6 +456,12 @@ OPERATIONS = {
     "restore step": Operation(prepare=thinned_step, work=restore_step),
     "empty trash": Operation(prepare=trashed_step, work=empty_trash),
     "thin step": Operation(prepare=two_steps, work=thin_step, holds=is_thin),
+    "collect garbage": Operation(prepare=collectable, work=collect_garbage, repeats=True),
+    "collect garbage for good": Operation(
+        prepare=collectable,
+        work=lambda path, say: collect_garbage(path, say, lifetime=timedelta(0)),
+        repeats=True,
+    ),
     "export": Operation(prepare=two_steps, work=export),
     "rebuild the catalog": Operation(prepare=two_steps, work=rebuild_catalog),
     "clean up": Operation(prepare=left_behind, work=clean_up),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import h5py  # noqa: F401 - loaded before the fork, not once in each worker
 
+from support import collected
 from support.fork_server import speak
 from support.roots import begin, content_of, hash_of, open_samples, read, save, small_root, tidy_all
 from weightslab.engine.errors import (
@@ -18,6 +19,8 @@ from weightslab.engine.errors import (
 )
 from weightslab.engine.identity.samples import SampleSet
 from weightslab.engine.repository.opening import tidy
+from weightslab.engine.retention.policies import BestN, LatestN
+from weightslab.engine.retention.rules import Retention
 
 
 def acknowledge(manifest, text):
@@ -135,6 +138,42 @@ def delete_experiments(ready, path, number, times):
         except (ExperimentNotFoundError, CheckpointNotFoundError, StorageError):  # noqa: PERF203
             continue
     return done
+
+
+def save_with_branches(ready, path, number, num_steps):
+    """Save one run; each fifth step begins an experiment, each seventh is pinned.
+
+    Returns: steps of the branch points, hashes of what began there, pinned steps.
+    """
+    root = small_root(path)
+    exp_hash, parent = hash_of(number), None
+    points, branches, pins = [], [], []
+    ready()
+    for step in range(1, num_steps + 1):
+        metrics = {"loss": float(step * 7 % num_steps)}
+        parent = collected.save(root, exp_hash, step, parent=parent, metrics=metrics)
+        if step % 5 == 0:
+            branch = begin(root, 100 * (number + 1) + step)[0]
+            collected.save(root, branch, 1, parent=parent)
+            points.append(step)
+            branches.append(branch)
+        if step % 7 == 0:
+            root.pin(exp_hash, step=step)
+            pins.append(step)
+    return points, branches, pins
+
+
+def collect_until(ready, path, until):
+    """Collect again and again until steps are there; returns how many were dropped and thinned."""
+    root, done = small_root(path), [0, 0]
+    wanted = Retention(keep=LatestN(2) | BestN("loss"), training=LatestN(1))
+    ready()
+    while True:
+        is_last = all(root.find_checkpoint(hash_of(number), step) for number, step in until)
+        report = root.gc(wanted)
+        done = [done[0] + len(report.dropped), done[1] + len(report.thinned)]
+        if is_last:
+            return done
 
 
 def read_all(ready, path, number, num_checkpoints):

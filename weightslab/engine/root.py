@@ -22,10 +22,9 @@ from typing import TYPE_CHECKING, Any
 
 from weightslab.engine import compare
 from weightslab.engine.care import checking, deleting, noting, summary, trashing
-from weightslab.engine.care.keeper import refuse_read_only
 from weightslab.engine.care.noting import RootNotes
 from weightslab.engine.care.trashing import RootTrash
-from weightslab.engine.collecting.collector import Collector
+from weightslab.engine.collecting.gc import gc
 from weightslab.engine.errors import (
     CheckpointNotFoundError,
     ExperimentNotFoundError,
@@ -59,11 +58,9 @@ if TYPE_CHECKING:
 
     import torch
 
-    from weightslab.engine.collecting.report import GcReport
     from weightslab.engine.identity.samples import SampleSet
     from weightslab.engine.repository.catalog import Catalog
     from weightslab.engine.repository.manifest import Manifest
-    from weightslab.engine.retention.policies import AnyOf, ByteBudget, RetentionPolicy
     from weightslab.engine.values import Change, Explanation, MetricRecord
 
 __all__ = ["CheckpointRoot"]
@@ -352,6 +349,7 @@ class CheckpointRoot:
     pin = noting.pin
     unpin = noting.unpin
     restore = trashing.restore
+    gc = gc
 
     @property
     def notes(self) -> RootNotes:
@@ -387,37 +385,6 @@ class CheckpointRoot:
         found = self.get_checkpoint(exp_hash, step, revision=revision)
         with reading(self.store, found.name) as manifest:
             return export_part(self.store, manifest, path, part=part)
-
-    def gc(
-        self,
-        policy: Retention | RetentionPolicy | AnyOf | ByteBudget | None = None,
-        *,
-        dry_run: bool = False,
-    ) -> GcReport:
-        """Drop and thin checkpoints by a retention policy, and say what, why and how many bytes.
-
-        Never dropped: the newest valid checkpoint of each experiment, the best by each metric that
-        the policy names, pinned ones, branch points and experiments in a `via` of what is kept,
-        what is being read or written. Before something goes, every byte of what is to be newest or
-        best instead is verified. What is dropped goes to the trash, whose time is stated in the
-        report; what was there for longer is deleted for good.
-
-        Safe beside running savers, loads and other collections; killed anywhere, each checkpoint is
-        in its place or whole in the trash. Done again, it does nothing more.
-
-        Args:
-            policy: a policy, several joined by `|`, a `ByteBudget`, or a `Retention` of all these; by
-                default that of the manager, and without one everything is kept.
-            dry_run: change nothing, and report what would be done.
-        Raises: TypeError, ValueError for what is no policy; ReadOnlyStoreError unless `dry_run`;
-            StorageError if the root cannot be looked at.
-        """
-        if not dry_run:
-            refuse_read_only(self, "drop checkpoints")
-        wanted = self.retention if policy is None else Retention.of(policy)
-        report = Collector(self, wanted).collect(dry_run=dry_run)
-        earlier, self.retention_problems[:] = tuple(self.retention_problems), []
-        return report.with_problems(earlier)
 
     def refresh(self) -> None:
         """Forget what was remembered of the folders."""

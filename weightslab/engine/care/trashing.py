@@ -125,10 +125,13 @@ def thin(
     name: CheckpointName,
     *,
     allow: Callable[[CheckpointName], object] | None = None,
+    mark: str = "",
 ) -> Manifest:
     """Replace a checkpoint by one without optimizer state, see `thin_checkpoint`."""
     with _commit(root, name):
-        manifest = thin_checkpoint(root.store, root.catalog, name, clock=root.clock, allow=allow)
+        manifest = thin_checkpoint(
+            root.store, root.catalog, name, clock=root.clock, allow=allow, mark=mark
+        )
         record_event(
             root,
             "checkpoint_thinned",

@@ -18,13 +18,15 @@ from weightslab.engine.collecting.run import MARK, Run
 from weightslab.engine.collecting.survey import Survey
 from weightslab.engine.errors import StorageError
 from weightslab.engine.repository.trash import empty_trash, list_trash
+from weightslab.engine.retention.planning import LEAVE
 from weightslab.engine.retention.rules import TRASH_LIFETIME
 
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from weightslab.engine.collecting.survey import GcPlace
+    from weightslab.engine.care.keeper import Keeper
     from weightslab.engine.repository.trash import TrashEntry
+    from weightslab.engine.retention.planning import Plan
     from weightslab.engine.retention.rules import Retention
 
 __all__ = ["Collector"]
@@ -47,7 +49,7 @@ class Collector:
 
     def __init__(
         self,
-        place: GcPlace,
+        place: Keeper,
         retention: Retention,
         *,
         focus: str | None = None,
@@ -86,8 +88,19 @@ class Collector:
             emptied=tuple(entry.name.stem for entry in emptied.entries),
             emptied_bytes=sum(entry.size_bytes for entry in emptied.entries),
             trash_lifetime=self._retention.trash_lifetime,
-            problems=(*plan.problems, *problems),
+            problems=(*plan.problems, *problems, *self._left_alone(plan)),
         )
+
+    def _left_alone(self, plan: Plan) -> list[str]:
+        """Tell what a plan says nothing about, because too little of it is known."""
+        found = [
+            f"nothing of experiment {exp_hash} is changed: {why}"
+            for exp_hash, why in sorted(self._survey.left_alone().items())
+        ]
+        return found + [
+            f"{decision.name.stem} is left where it is, {decision.reason}"
+            for decision in plan.of(LEAVE)
+        ]
 
     # ------------------------------------------------------------ the trash
     def _empty(self, *, dry_run: bool) -> _Emptied:
@@ -104,8 +117,9 @@ class Collector:
         self._emptied_at = now
         try:
             store = self._place.store
-            found = empty_trash(store, before=now - lifetime, mark=MARK)
-            found += empty_trash(store, before=now - others)
+            found = empty_trash(store, before=now - others)
+            if lifetime < others:
+                found += empty_trash(store, before=now - lifetime, mark=MARK)
         except StorageError as error:
             return _Emptied(problems=(f"the trash could not be emptied: {error}",))
         return _Emptied(tuple(found))

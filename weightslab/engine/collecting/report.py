@@ -94,9 +94,7 @@ class GcReport:
         if len(self.problems) > 8:  # noqa: PLR2004 - of 40 lines
             head.append(f"  and {len(self.problems) - 8:,} more problems")
         tail = self._tail()
-        told = [
-            f"  {decision}" for action in (DROP, THIN, LEAVE, KEEP) for decision in self._of(action)
-        ]
+        told = [f"  {decision}" for action in (DROP, THIN, KEEP) for decision in self._of(action)]
         room = MAX_LINES - len(head) - len(tail)
         if len(told) > room:
             told = [*told[: room - 1], f"  and {len(told) - room + 1:,} more checkpoints"]

@@ -6,6 +6,7 @@ from dataclasses import replace
 from itertools import groupby
 from typing import TYPE_CHECKING, Final
 
+from weightslab.engine.care.trashing import restore, thin
 from weightslab.engine.errors import (
     CheckpointError,
     CheckpointNotFoundError,
@@ -16,8 +17,7 @@ from weightslab.engine.errors import (
 from weightslab.engine.repository.catalog import in_order
 from weightslab.engine.repository.findings import Tally
 from weightslab.engine.repository.notes import read_notes
-from weightslab.engine.repository.thinning import thin_checkpoint
-from weightslab.engine.repository.trash import restore_trashed, trash_checkpoints
+from weightslab.engine.repository.trash import trash_checkpoints
 from weightslab.engine.repository.verify import verify_checkpoint
 from weightslab.engine.retention.planning import (
     DROP,
@@ -32,7 +32,8 @@ from weightslab.engine.saving.writer import record_event
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from weightslab.engine.collecting.survey import GcPlace, Survey
+    from weightslab.engine.care.keeper import Keeper
+    from weightslab.engine.collecting.survey import Survey
     from weightslab.engine.repository.layout import CheckpointName
     from weightslab.engine.retention.facts import Candidate
     from weightslab.engine.retention.planning import Decision
@@ -57,7 +58,7 @@ class Run:
     """
 
     def __init__(
-        self, place: GcPlace, survey: Survey, retention: Retention, *, must_verify: bool
+        self, place: Keeper, survey: Survey, retention: Retention, *, must_verify: bool
     ) -> None:
         self._place = place
         self._survey = survey
@@ -175,6 +176,7 @@ class Run:
                     self._pass_over(name, result)
                 else:
                     self._dropped[name] = known[name]
+            self._survey.expect(batch[0].name.exp_hash, gone=self._dropped.keys() & done.keys())
 
     def _sort_out(
         self,
@@ -202,18 +204,12 @@ class Run:
     def _thin(self, decision: Decision) -> None:
         name = decision.name
         try:
-            thin_checkpoint(
-                self._place.store,
-                self._place.catalog,
-                name,
-                clock=self._place.clock,
-                allow=lambda name: self._allow(name, THIN),
-                mark=MARK,
-            )
+            made = thin(self._place, name, allow=lambda name: self._allow(name, THIN), mark=MARK)
         except CheckpointError as error:
             self._pass_over(name, error)
         else:
             self._thinned.add(name)
+            self._survey.expect(name.exp_hash, gone={name}, come={made.name})
 
     def _bring_back(self) -> list[CheckpointName]:
         """Restore what is needed by something that came, or could not go, since it was dropped."""
@@ -234,7 +230,7 @@ class Run:
     def _restore(self, decision: Decision) -> list[CheckpointName]:
         name = decision.name
         try:
-            restore_trashed(self._place.store, name)
+            restore(self._place, name)
         except CheckpointError as error:
             self.problems.append(
                 f"{name.stem} is needed after all ({decision.reason}), and is in the trash: {error}"
@@ -249,11 +245,8 @@ class Run:
     def _tell(self, returned: Iterable[CheckpointName]) -> None:
         """Write a line for each experiment into the journal."""
         told: dict[str, dict[str, list[str]]] = {}
-        for event, names in (
-            ("dropped", self._dropped),
-            ("thinned", self._thinned),
-            ("restored", returned),
-        ):
+        lists = {"dropped": self._dropped, "thinned": self._thinned, "restored": returned}
+        for event, names in lists.items():
             for name in names:
                 told.setdefault(name.exp_hash, {}).setdefault(event, []).append(name.stem)
         for exp_hash, facts in told.items():

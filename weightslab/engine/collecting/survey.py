@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 from weightslab.engine.errors import (
     CheckpointError,
@@ -22,27 +22,21 @@ from weightslab.engine.repository.notes import read_notes
 from weightslab.engine.repository.stamps import LocalStamps
 from weightslab.engine.repository.thinning import is_kept
 from weightslab.engine.retention.facts import Candidate, Child, FileFacts
-from weightslab.engine.saving.writer import Place
 from weightslab.engine.values import ParentLink
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
     from pathlib import Path
 
+    from weightslab.engine.care.keeper import Keeper
     from weightslab.engine.repository.catalog import CheckpointEntry
     from weightslab.engine.repository.layout import CheckpointName
     from weightslab.engine.repository.manifest import Manifest
     from weightslab.engine.storage.store import Store
 
-__all__ = ["GcPlace", "Survey"]
+__all__ = ["Survey"]
 
 _TRAINING: Final = "training."
-
-
-class GcPlace(Place, Protocol):
-    """What a collection needs of a root."""
-
-    @property
-    def path(self) -> Path: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +46,7 @@ class _Experiment:
     names: frozenset[CheckpointName]
     candidates: tuple[Candidate, ...]
     children: tuple[Child, ...]
+    untouchable: str | None = None
 
 
 class Survey:
@@ -66,7 +61,7 @@ class Survey:
             say of their origin is kept. None decides about all.
     """
 
-    def __init__(self, place: GcPlace, *, focus: str | None = None) -> None:
+    def __init__(self, place: Keeper, *, focus: str | None = None) -> None:
         self._place = place
         self._store = place.store
         self._focus = focus
@@ -120,6 +115,22 @@ class Survey:
         self._found.pop(exp_hash, None)
         self._seen.pop(exp_hash, None)
 
+    def expect(
+        self,
+        exp_hash: str,
+        *,
+        gone: Collection[CheckpointName] = (),
+        come: Collection[CheckpointName] = (),
+    ) -> None:
+        """Note what the caller has changed: nothing that has to be looked at now."""
+        found = self._found[exp_hash]
+        names = found.names.difference(gone).union(come)
+        self._found[exp_hash] = replace(found, names=names)
+
+    def left_alone(self) -> dict[str, str]:
+        """Return the experiments of which nothing may be changed, and why."""
+        return {h: why for h, found in self._found.items() if (why := found.untouchable)}
+
     def candidates(self) -> list[Candidate]:
         """Return every checkpoint that is decided about."""
         return [member for found in self._found.values() for member in found.candidates]
@@ -153,6 +164,7 @@ class Survey:
                 for member in members
             ),
             tuple(children),
+            untouchable,
         )
 
     def _is_about_focus(self, link: ParentLink) -> bool:

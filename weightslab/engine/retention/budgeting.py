@@ -31,20 +31,26 @@ class Meter:
 
     def add(self, bucket: str, files: Iterable[FileFacts]) -> None:
         """Count files of a checkpoint."""
-        names = self._names[bucket]
+        size_bytes = 0
         for file in files:
-            count = names.get(file.identity, 0)
-            names[file.identity] = count + 1
-            if count == 0:
-                self.size_bytes[bucket] += file.size_bytes
+            if file.num_links > 1:
+                names = self._names[bucket]
+                count = names.get(file.identity, 0)
+                names[file.identity] = count + 1
+                if count:
+                    continue
+            size_bytes += file.size_bytes
+        self.size_bytes[bucket] += size_bytes
 
     def remove(self, bucket: str, files: Iterable[FileFacts]) -> None:
         """Count files no longer."""
-        names = self._names[bucket]
         for file in files:
-            names[file.identity] -= 1
-            if names[file.identity] == 0:
-                self.size_bytes[bucket] -= file.size_bytes
+            if file.num_links > 1:
+                names = self._names[bucket]
+                names[file.identity] -= 1
+                if names[file.identity]:
+                    continue
+            self.size_bytes[bucket] -= file.size_bytes
 
 
 def files_left(member: Candidate, *, is_thin: bool) -> Sequence[FileFacts]:
@@ -75,8 +81,9 @@ def thin_to_fit(
     meter = Meter()
     for at in kept:
         meter.add(buckets[at], files_left(members[at], is_thin=at in thin))
+    sizes = meter.size_bytes
     for at in thinnable:
-        if at not in thin and meter.size_bytes[buckets[at]] > max_bytes:
+        if sizes[buckets[at]] > max_bytes and at not in thin:
             thin.add(at)
             meter.remove(buckets[at], [file for file in members[at].files if file.is_training])
     return {bucket for bucket, size_bytes in meter.size_bytes.items() if size_bytes > max_bytes}

@@ -20,7 +20,8 @@ class FileFacts:
         key: its name in the root.
         size_bytes: its length.
         identity: (device, inode); equal for two keys that are links to the same bytes.
-        num_links: how many names these bytes have in all, also outside of what is planned.
+        num_links: how many names these bytes have in all, also outside of what is planned; 1 says that
+            no other file shares them.
         is_training: it holds training state alone, so that it goes when the checkpoint is thinned.
     """
 

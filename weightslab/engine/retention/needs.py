@@ -33,6 +33,7 @@ class Family:
         of_experiment: exp_hash -> positions.
         answers: position -> position of what answers for its step.
         outdated: positions of originals whose thinned revision is there, too.
+        has_revisions: some step has several.
     """
 
     def __init__(self, members: Sequence[Candidate]) -> None:
@@ -51,6 +52,7 @@ class Family:
                 several.add(key)
             else:
                 self._of_step[key] = [at]
+        self.has_revisions = bool(several)
         for key in several:
             self._order_revisions(self._of_step[key])
 
@@ -93,34 +95,40 @@ class Kept:
     def __init__(self, family: Family) -> None:
         self._family = family
         self.reasons: dict[int, str] = {}
-        self._lines: dict[int, set[str]] = {}  # parent -> lines that go on from it
-        self._new_lines: list[tuple[int, str]] = []  # of the last `add`
+        self._lines: dict[int, str] = {}  # parent -> the first line that goes on from it
+        self._new_lines: list[int] = []  # parents whose first line came with the last `add`
 
     def add_outside(self, children: Iterable[Child]) -> None:
         """Add what checkpoints need that are not planned."""
         for child in children:
             needs: list[tuple[int, str]] = []
             self._note_origin(child.exp_hash, child.parent, None, needs)
-            for at, reason in needs:
-                self.add(at, reason)
+            self.add_all(needs)
+
+    def add_all(self, wanted: Iterable[tuple[int, str]]) -> None:
+        """Add checkpoints, with reasons, and what they need."""
+        self._spread(list(wanted))
 
     def add(self, at: int, reason: str) -> list[int]:
         """Add a checkpoint and what it needs; returns what was added."""
-        family, reasons = self._family, self.reasons
+        return self._spread([(at, reason)])
+
+    def _spread(self, waiting: list[tuple[int, str]]) -> list[int]:
+        members, answers, reasons = self._family.members, self._family.answers, self.reasons
         self._new_lines.clear()
-        added, waiting = [], [(at, reason)]
+        added = []
         while waiting:
             at, reason = waiting.pop()
             if at in reasons:
                 continue
             reasons[at] = reason
             added.append(at)
-            member = family.members[at]
+            member = members[at]
             name, link = member.entry.name, member.entry.parent
-            if family.answers[at] != at:
+            if answers[at] != at:
                 why = f"answers for its step, of which revision {name.revision} stays"
-                waiting.append((family.answers[at], why))
-            if link is not None:
+                waiting.append((answers[at], why))
+            if link is not None and (link.exp_hash is not None or link.via):
                 line = member.derived_from or member.entry.digest
                 self._note_origin(name.exp_hash, link, line, waiting)
         return added
@@ -129,8 +137,8 @@ class Kept:
         """Take the last `add` back, given what it returned."""
         for at in added:
             del self.reasons[at]
-        for parent, line in self._new_lines:
-            self._lines[parent].discard(line)
+        for parent in self._new_lines:
+            del self._lines[parent]
         self._new_lines.clear()
 
     def _note_origin(
@@ -141,11 +149,11 @@ class Kept:
         if parent is not None and link.exp_hash != exp_hash:
             needs.append((parent, f"branch point of {exp_hash}"))
         elif parent is not None and line is not None:
-            lines = self._lines.setdefault(parent, set())
-            if line not in lines:
-                lines.add(line)
-                self._new_lines.append((parent, line))
-            if len(lines) > 1:
+            first = self._lines.get(parent)
+            if first is None:
+                self._lines[parent] = line
+                self._new_lines.append(parent)
+            elif first != line:
                 needs.append((parent, "branch point within its experiment"))
         for passed in link.via:
             why = f"its experiment is in the via of {exp_hash}"

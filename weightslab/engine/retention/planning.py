@@ -5,18 +5,25 @@ policies choose -> what is never dropped -> what those need -> training state ->
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from weightslab.engine.repository.catalog import recency
 from weightslab.engine.retention.budgeting import Meter, drop_to_fit, files_left, thin_to_fit
 from weightslab.engine.retention.needs import Family, Kept
-from weightslab.engine.retention.policies import ROOT, PreserveAll, policies_in
+from weightslab.engine.retention.policies import (
+    ROOT,
+    CustomSteps,
+    EveryNSteps,
+    PreserveAll,
+    policies_in,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
+    from weightslab.engine.repository.catalog import CheckpointEntry
     from weightslab.engine.repository.layout import CheckpointName
     from weightslab.engine.retention.facts import Candidate, Child, FileFacts
     from weightslab.engine.retention.policies import AnyOf, BestN, ByteBudget, RetentionPolicy
@@ -24,6 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = ["DROP", "KEEP", "LEAVE", "THIN", "Decision", "Plan", "plan_retention", "settled"]
 
+_Group = tuple[list[int], list["CheckpointEntry"]]  # positions in the order of a scope
 KEEP: Final = "keep"
 THIN: Final = "thin"
 DROP: Final = "drop"
@@ -134,10 +142,15 @@ class _Planner:
         self.damaged = [candidate for candidate in candidates if candidate.damaged is not None]
         self.retention = retention
         self.family = Family(self.members)
-        self.groups = [
-            sorted(found, key=self._sequence) for found in self.family.of_experiment.values()
-        ]
-        self.newest = {group[-1] for group in self.groups}
+        self.entries = [member.entry for member in self.members]
+        self.everything: _Group = [*range(len(self.members))], self.entries
+        self.groups: list[_Group] = []
+        for found in self.family.of_experiment.values():
+            group = sorted(found, key=self._sequence)
+            self.groups.append((group, [self.entries[at] for at in group]))
+        self.newest = {group[-1] for group, _ in self.groups}
+        self._known: dict[int, dict[int, str]] = {}
+        self.best = self._find_best()
         self.outside = tuple(outside)
         self.damaged_revision: dict[tuple[str, int], int] = {}
         for candidate in self.damaged:
@@ -146,15 +159,14 @@ class _Planner:
             self.damaged_revision[name.exp_hash, name.step] = highest
 
     def _sequence(self, at: int) -> tuple[Any, ...]:
-        entry = self.members[at].entry
+        entry = self.entries[at]
         return entry.sequence, entry.created_at, entry.name.step, entry.name.revision
 
     def plan(self) -> Plan:
         wanted = self._choose(self.retention.keep)
         problems: list[str] = []
         kept = self._protect()
-        for at, reason in wanted.items():
-            kept.add(at, reason)
+        kept.add_all(wanted.items())
         budget = self.retention.budget
         thinnable, thin = self._thin(kept.reasons)
         if budget is not None:
@@ -189,23 +201,42 @@ class _Planner:
         An original whose thinned revision is there takes no place among the newest or best.
         """
         chosen: dict[int, str] = {}
-        outdated = self.family.outdated
         for single in policies_in(policy):
-            groups = [[*range(len(self.members))]] if single.scope == ROOT else self.groups
-            for group in groups:
-                shown = group
-                if among is not None or (outdated and not isinstance(single, PreserveAll)):
-                    left = group if among is None else [at for at in group if at in among]
-                    shown = [at for at in left if at not in outdated]
-                reasons = single.choose([self.members[at].entry for at in shown])
-                if len(reasons) != len(shown):
-                    raise ValueError(
-                        f"{single!r:.80} gave {len(reasons)} answers about {len(shown)} checkpoints"
-                    )
-                for at, reason in zip(shown, reasons, strict=True):
-                    if reason is not None:
-                        chosen.setdefault(at, str(reason))
+            if among is not None:
+                found = self._chosen_by(single, among)
+            elif id(single) in self._known:  # one of a user may have no hash
+                found = self._known[id(single)]
+            else:
+                found = self._known[id(single)] = self._chosen_by(single, None)
+            chosen = found | chosen  # the reason of the policy that stands first
         return chosen
+
+    def _chosen_by(self, policy: RetentionPolicy, among: Collection[int] | None) -> dict[int, str]:
+        chosen: dict[int, str] = {}
+        for group in self._groups(policy):
+            shown, entries = self._shown(group, policy, among)
+            reasons = policy.choose(entries)
+            if len(reasons) != len(shown):
+                raise ValueError(
+                    f"{policy!r:.80} gave {len(reasons)} answers about {len(shown)} checkpoints"
+                )
+            pairs = zip(shown, reasons, strict=True)
+            chosen.update([(at, reason) for at, reason in pairs if reason is not None])
+        return chosen
+
+    def _groups(self, policy: RetentionPolicy) -> list[_Group]:
+        # what looks at each checkpoint alone says the same of all at once
+        is_shared = policy.scope == ROOT or isinstance(policy, (EveryNSteps, CustomSteps))
+        return [self.everything] if is_shared else self.groups
+
+    def _shown(
+        self, group: _Group, policy: RetentionPolicy, among: Collection[int] | None
+    ) -> _Group:
+        outdated = self.family.outdated
+        if among is None and (not outdated or isinstance(policy, PreserveAll)):
+            return group
+        shown = [at for at in group[0] if at not in outdated and (among is None or at in among)]
+        return shown, [self.entries[at] for at in shown]
 
     def _protect(self) -> Kept:
         """Return what is never dropped, with all that it needs."""
@@ -220,17 +251,19 @@ class _Planner:
             kept.add(len(self.members) - 1, "the newest of the root")
         for at in self.newest:
             kept.add(at, "the newest of its experiment")
-        for policy, at in self._best():
+        for policy, at in self.best:
             kept.add(at, f"the best by {policy.metric}")
         return kept
 
-    def _best(self) -> list[tuple[BestN, int]]:
+    def _find_best(self) -> list[tuple[BestN, int]]:
         """Return the best checkpoint by each policy that names a metric, in each of its scopes."""
         found = []
         for policy in self.retention.metrics:
-            groups = [[*range(len(self.members))]] if policy.scope == ROOT else self.groups
-            for group in groups:
-                ranking = policy.ranking([self.members[at].entry for at in group])
+            rated: dict[str, list[int]] = defaultdict(list)
+            for at in self._choose(policy):
+                rated[self.entries[at].name.exp_hash if policy.scope != ROOT else ""].append(at)
+            for group in rated.values():
+                ranking = policy.ranking([self.entries[at] for at in group])
                 found += [(policy, group[first]) for first in ranking[:1]]
         return found
 
@@ -240,7 +273,8 @@ class _Planner:
         for policy in self.retention.metrics:
             without = f"without {policy.metric}"
             best |= {at for at, reason in self._choose(policy).items() if reason != without}
-        return sorted(wanted, key=lambda at: (at in best, at), reverse=True)
+        ordinary = sorted([at for at in wanted if at not in best], reverse=True)
+        return sorted(best & wanted.keys(), reverse=True) + ordinary
 
     # ------------------------------------------------------------ training state
     def _can_thin(self, at: int) -> bool:
@@ -298,7 +332,10 @@ class _Planner:
         members, answers = self.members, self.family.answers
         names = _NameCount([*members, *self.damaged])
         gone = [at for at in range(len(members)) if at not in kept]
-        gone.sort(key=lambda at: (-answers[at], members[at].entry.name.revision))
+        if self.family.has_revisions:
+            gone.sort(key=lambda at: (-answers[at], members[at].entry.name.revision))
+        else:
+            gone.reverse()
         decisions = []
         for at in gone:
             freed, why = names.remove(members[at].files), self._why_gone(at, wanted)
@@ -328,7 +365,7 @@ class _Planner:
         if not touched:
             return frozenset()
         here = {at for at in self.newest if self.members[at].entry.name.exp_hash in touched}
-        for policy, at in self._best():
+        for policy, at in self.best:
             if policy.scope == ROOT or self.members[at].entry.name.exp_hash in touched:
                 here.add(at)
         here |= {self.family.answers[at] for at in gone}
@@ -355,15 +392,18 @@ class _NameCount:
     """
 
     def __init__(self, members: Iterable[Candidate]) -> None:
-        self._known = Counter([file.identity for member in members for file in member.files])
+        files = [file for member in members for file in member.files if file.num_links > 1]
+        self._known = Counter([file.identity for file in files])
         self._gone: dict[tuple[int, int], int] = {}
 
     def remove(self, files: Iterable[FileFacts]) -> int:
         """Take names away; returns the bytes that have none left."""
         freed = 0
         for file in files:
-            count = self._gone.get(file.identity, 0) + 1
-            self._gone[file.identity] = count
-            if count == max(file.num_links, self._known[file.identity]):
-                freed += file.size_bytes
+            if file.num_links > 1:
+                count = self._gone.get(file.identity, 0) + 1
+                self._gone[file.identity] = count
+                if count < max(file.num_links, self._known[file.identity]):
+                    continue
+            freed += file.size_bytes
         return freed

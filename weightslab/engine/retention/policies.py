@@ -147,9 +147,13 @@ class BestN:
         sign = 1 if self.mode == "max" else -1  # an int: a metric may be an int beyond every float
         metric, missing = self.metric, math.nan
         values = [entry.metrics.get(metric, missing) for entry in checkpoints]
-        found = [(sign * value, at) for at, value in enumerate(values) if value == value]  # noqa: PLR0124 - isnan refuses large ints
-        found.sort(reverse=True)  # of equals the one committed later
-        return [at for _, at in found]
+        found = [
+            (sign * value, entry.created_at, entry.sequence, at)
+            for at, (value, entry) in enumerate(zip(values, checkpoints, strict=True))
+            if value == value  # noqa: PLR0124 - `isnan` refuses large ints
+        ]
+        found.sort(reverse=True)
+        return [at for *_, at in found]
 
     def choose(self, checkpoints: Sequence[CheckpointEntry]) -> Reasons:
         # docstring inherited

@@ -136,10 +136,13 @@ class LocalStore:
         source, path = self._path(src), self._path(dst)
         self._require_writable(path, "linked")
         with house_errors("linked", path):
-            status = self.stat(src)
-            if status is None:
+            try:
+                mode = source.lstat().st_mode
+            except (FileNotFoundError, NotADirectoryError) as error:
+                raise _not_found(source, src) from error
+            if stat.S_ISDIR(mode):
                 raise _not_found(source, src)
-            if source.is_symlink() or not source.is_file():
+            if not stat.S_ISREG(mode):
                 raise ForeignFileError(f"{source} is not a regular file", hint="move it away")
             self._make_folders(path.parent)
             try:
@@ -263,12 +266,12 @@ class LocalStore:
     # ------------------------------------------------------------ names
     def _path(self, key: str) -> Path:
         *above, name = check_key(key)
-        return self._walk(above) / name
+        return Path(f"{self._walk(above)}{os.sep}{name}")
 
     def _folder(self, prefix: str) -> Path:
-        return self._walk(check_prefix(prefix))
+        return Path(self._walk(check_prefix(prefix)))
 
-    def _walk(self, parts: Sequence[str]) -> Path:
+    def _walk(self, parts: Sequence[str]) -> str:
         # text and os.path: this is under every call, and pathlib takes five times as long
         folder = self._root_text
         for part in parts:
@@ -279,7 +282,7 @@ class LocalStore:
                     hint="move the folder here, or make the root itself the link",
                     context={"path": folder},
                 )
-        return Path(folder)
+        return folder
 
     def _require_writable(self, path: Path, action: str) -> None:
         if self.read_only:
