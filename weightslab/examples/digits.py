@@ -6,9 +6,11 @@ grey, labelled 0 to 9. Some labels of the training part are made wrong on purpos
 
 from __future__ import annotations
 
+import random
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
@@ -149,7 +151,13 @@ def load_data(config: dict[str, Any]) -> Digits:
 def new_model(
     kind: type[DigitsCNN], config: dict[str, Any]
 ) -> tuple[DigitsCNN, torch.optim.Optimizer]:
-    """Return an untrained model of this class, and its optimizer."""
+    """Return an untrained model of this class, and its optimizer.
+
+    All global random generators begin anew: their state is part of every checkpoint, and a second run
+    of this example shall find its checkpoints as they are.
+    """
+    random.seed(config["seed"])
+    np.random.seed(config["seed"])
     torch.manual_seed(config["seed"])
     model = kind()
     return model, torch.optim.Adam(model.parameters(), lr=config["optimizer"]["lr"])
