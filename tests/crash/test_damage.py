@@ -28,13 +28,18 @@ from weightslab.engine.repository.data_file import read_data_file
 from weightslab.engine.repository.experiment import ExperimentRecord
 from weightslab.engine.repository.layout import parse_checkpoint_file
 from weightslab.engine.repository.verify import verify_checkpoint, verify_experiment
+from weightslab.engine.saving import drafting
 from weightslab.engine.storage.memory import MemoryStore
 
 FEW = 100  # flips of each file in the fast set
 
 
 def small_limits(patch):
-    """Have small tensors reused and small sample sets stored as deltas: few bits in every class."""
+    """Have small tensors reused and small sample sets stored as deltas: few bits in every class.
+
+    The random state is 5 kB of bytes like others.
+    """
+    patch.setattr(drafting, "capture_random", lambda: {"bytes": torch.zeros(8)})
     patch.setattr(reuse, "_MIN_BYTES", 1)
     patch.setattr(sample_base, "MIN_FOR_DELTA", 4)
 

@@ -17,7 +17,7 @@ from weightslab.engine.repository.verify import verify_files
 from weightslab.engine.tensors.check import verify_file
 
 NEXT_STEP = 999
-ACKS = ("saved", "kept", "gone", "absent", "present", "mended")
+ACKS = ("saved", "kept", "gone", "absent", "present", "mended", "logged")
 
 
 @dataclass(frozen=True)
@@ -138,6 +138,8 @@ class Case:
         try:
             wrong = [(k, v) for k, v in acks if k == "absent" and (path / v).exists()]
             wrong += [(k, v) for k, v in acks if k == "present" and not (path / v).exists()]
+            num_logged = len(small_root(path).metrics())
+            wrong += [(k, v) for k, v in acks if k == "logged" and num_logged < v]
             seen = view_of(path)
             found = self._seen(seen, acks, done=done, path=path)
             found += [f"not {kind}: {key}" for kind, key in wrong]

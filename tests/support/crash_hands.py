@@ -2,7 +2,8 @@
 
 An operation prepares a root, works on it, and says what it has acknowledged as soon as it has:
 `saved` with the name of a checkpoint, `kept` with a key, `gone` with the name of a checkpoint,
-`absent` and `present` with a path that is not, or is, there, `mended` when nothing damaged is left.
+`absent` and `present` with a path that is not, or is, there, `mended` when nothing damaged is left,
+`logged` with the number of metrics that are on disk.
 Everything is done once before the first fork, so that nothing is imported under the tracer.
 """
 
@@ -11,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import random
 import shutil
 import sys
 import threading
@@ -160,6 +162,9 @@ def begin_in_new_folders(path, say):
 
 
 def layers():
+    """Return a small model, and set all that is drawn: it is part of every checkpoint."""
+    random.seed(0)
+    np.random.seed(0)
     torch.manual_seed(0)
     return torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.ReLU(), torch.nn.Linear(4, 2))
 
@@ -196,6 +201,24 @@ def save_in_background(path, say):
             manager.save_model_checkpoint(model, step=step, optimizer=optimizer)
             manager.wait()
             say(saved=[opened.exp_hash, step, 1])
+
+
+def log_metrics(path, say):
+    """Log metrics: on disk before the next commit, and when the manager is closed."""
+    model = layers()
+    with CheckpointManagerV2(path) as manager:
+        opened = manager.update_experiment_hash(model, {"lr": 0.1}, range(1000))
+        manager.log_metrics(4, loss=0.5)
+        manager.save_model_checkpoint(model, step=4, save_optimizer=False)
+        say(saved=[opened.exp_hash, 4, 1], logged=1)
+        manager.log_metrics(5, loss=0.25)
+    say(logged=2)
+
+
+def without_logs(path):
+    """A root that was copied without its logs."""
+    opened(path)
+    shutil.rmtree(path / "logs")
 
 
 def opened(path):
@@ -430,6 +453,7 @@ OPERATIONS = {
     ),
     "discard samples": Operation(prepare=two_steps, work=discard_samples, holds=has_linked_base),
     "save in the background": Operation(prepare=opened, work=save_in_background),
+    "log metrics": Operation(prepare=without_logs, work=log_metrics),
     "write damaged files again": Operation(
         prepare=damaged_config,
         work=lambda path, say: update_hash(path, say, uids=range(1000), force=True),
