@@ -204,15 +204,17 @@ def save_in_background(path, say):
 
 
 def log_metrics(path, say):
-    """Log metrics: on disk before the next commit, and when the manager is closed."""
+    """Log metrics: on disk when the manager is closed, and before the next commit."""
     model = layers()
     with CheckpointManagerV2(path) as manager:
+        manager.update_experiment_hash(model, {"lr": 0.1}, range(1000))
+        manager.log_metrics(3, loss=0.5)
+    say(logged=1)
+    with CheckpointManagerV2(path) as manager:
         opened = manager.update_experiment_hash(model, {"lr": 0.1}, range(1000))
-        manager.log_metrics(4, loss=0.5)
+        manager.log_metrics(4, loss=0.25)
         manager.save_model_checkpoint(model, step=4, save_optimizer=False)
-        say(saved=[opened.exp_hash, 4, 1], logged=1)
-        manager.log_metrics(5, loss=0.25)
-    say(logged=2)
+        say(saved=[opened.exp_hash, 4, 1], logged=2)
 
 
 def without_logs(path):

@@ -131,14 +131,16 @@ class Disk:
         inode = self._now[path]
         if "O_TRUNC" in call.args and inode is not FOLDER:
             inode.cut(0)
-        start = len(inode.now) if "O_APPEND" in call.args else 0
+        start = None if "O_APPEND" in call.args else 0  # appends go to the end, whatever was sought
         self._open[call.result] = [path, inode, start]
 
     def _on_close(self, call):
         self._open.pop(call.integers()[0], None)
 
     def _on_lseek(self, call):
-        self._at(call)[2] = call.result
+        opened = self._at(call)
+        if opened[2] is not None:
+            opened[2] = call.result
 
     def _at(self, call):
         return self._open.get(int(call.args.partition(",")[0]), [None, None, 0])
@@ -147,8 +149,9 @@ class Disk:
         opened = self._at(call)
         if opened[1] is not None:
             data = b"".join(call.texts())[: call.result]
-            opened[1].write(opened[2], data)
-            opened[2] += len(data)
+            opened[1].write(len(opened[1].now) if opened[2] is None else opened[2], data)
+            if opened[2] is not None:
+                opened[2] += len(data)
 
     _on_writev = _on_write
 
