@@ -29,6 +29,7 @@ TREE = {
     "IdentityError": (22, TypeError),
     "NotCanonicalError": (22, TypeError),
     "StateMismatchError": (23, ValueError),
+    "ReplayMismatchError": (24, CheckpointError),
     "StorageError": (30, OSError),
     "ReadOnlyStoreError": (30, OSError),
     "LockedError": (30, OSError),

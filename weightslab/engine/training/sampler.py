@@ -125,6 +125,11 @@ class ResumableSampler:
         return () if last is None else last.uids()
 
     @property
+    def last_batch(self) -> Batch | None:
+        """The batch that this rank got last, which tells its UIDs later, too; None before the first."""
+        return self._course.last
+
+    @property
     def samples(self) -> SampleSet:
         """The samples; discarding from it here or there is the same."""
         return self._course.samples
