@@ -58,9 +58,7 @@ def test_two_scripts_may_resume_the_same_checkpoint_and_nothing_is_lost(server):
     with fast_folder() as folder:
         path = str(folder / "root")
         server.run(("train", path, 6))
-        begun = server.run(
-            ("go_on_beside_others", path, 1, 4), ("go_on_beside_others", path, 2, 4)
-        )
+        begun = server.run(("go_on_beside_others", path, 1, 4), ("go_on_beside_others", path, 2, 4))
         assert begun == [6, 6]
 
         root = CheckpointRoot(path, read_only=True)

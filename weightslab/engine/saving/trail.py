@@ -52,11 +52,10 @@ class StepRecord:
         """
         if isinstance(tree, dict) and set(tree) == {"step", "metrics", "uids"}:
             step, metrics, uids = tree["step"], tree["metrics"], tree["uids"]
-            if (
-                type(step) is int
-                and isinstance(metrics, dict)
-                and isinstance(uids, (str, type(None)))
-            ):
+            are_numbers = isinstance(metrics, dict) and all(
+                type(number) in (int, float) for number in metrics.values()
+            )
+            if type(step) is int and are_numbers and isinstance(uids, (str, type(None))):
                 return cls(step=step, metrics=metrics, uids=uids)
         raise FormatError(f"the record of a step is {tree!r:.80}, which is no such record")
 

@@ -225,6 +225,15 @@ class ResumableSampler:
 
         Raises: StateMismatchError naming what differs; nothing is changed then.
         """
+        self.check_state_dict(state)
+        names = ("epoch", "after", "position", "samples_seen")
+        self._go_to(Place(**{name: state[name] for name in names}))
+
+    def check_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Raise unless `load_state_dict` would take the state; nothing is changed.
+
+        Raises: StateMismatchError naming what differs.
+        """
         _check_form(state)
         differing = {
             name: f"{there} -> {here}"
@@ -238,8 +247,6 @@ class ResumableSampler:
                 shape_changes=differing,
                 hint=_HINTS.get(next(iter(differing)), "make the sampler as it was"),
             )
-        names = ("epoch", "after", "position", "samples_seen")
-        self._go_to(Place(**{name: state[name] for name in names}))
 
     def _compared(self, state: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
         """Return what has to be equal: name -> (saved, here)."""
