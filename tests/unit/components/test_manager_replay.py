@@ -1,5 +1,4 @@
-"""`resume_verification`: steps taken again come out as they were recorded, or the first that does not
-is named."""
+"""`resume_verification`: steps taken again come out as recorded, or the first that does not is told."""
 
 from __future__ import annotations
 
@@ -8,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from support.training import bits, flip, files_of, make, state_of
+from support.training import bits, files_of, flip, make, state_of
 
 from weightslab.components import CheckpointManagerV2, ResumableSampler, SpecificSteps
 from weightslab.engine.errors import ReplayMismatchError
@@ -162,7 +161,7 @@ def test_a_state_that_differs_where_nothing_was_told_is_named(open_run, trained)
                     run.model[3].bias[0] += 1e-6
             yield step
 
-    with pytest.raises(ReplayMismatchError, match="step 8: the tensor model/3.bias differs"):
+    with pytest.raises(ReplayMismatchError, match=r"step 8: the tensor model/3\.bias differs"):
         run.resume(resume_verification=(loop, 5))
 
     def other(found):

@@ -20,7 +20,6 @@ from weightslab.engine.errors import (
     ObjectNotFoundError,
     StateMismatchError,
 )
-
 from weightslab.engine.repository.thinning import thin_checkpoint
 
 

@@ -77,6 +77,7 @@ def test_tree_in_the_module_text_names_every_error_with_its_code():
         21,
         22,
         23,
+        24,
         30,
         31,
         40,
