@@ -61,6 +61,15 @@ def _all_files(folder):
     }
 
 
+def _tensors_at_the_end(root):
+    records = root.manifest(root.latest()).tensors
+    return {  # the script seeds torch alone, so other random states differ from run to run
+        name: (record.shape, record.digest)
+        for name, record in records.items()
+        if not name.startswith("training/random")
+    }
+
+
 def _names_in_the_picture(exp_hash):
     """The files and folders that the README shows under "On disk", with this hash in them."""
     section = README.read_text("utf-8").split("## On disk")[1].split("## ")[0]
@@ -95,6 +104,11 @@ def test_the_script_of_the_readme_goes_on_where_it_was_killed(tmp_path):
 
     assert _names_in_the_picture(exp_hash) - {p.name for p in tmp_path.rglob("*")} == set()
 
+    (tmp_path / "whole").mkdir()
+    _run(tmp_path / "whole", script)
+    whole = CheckpointRoot(tmp_path / "whole" / "runs", read_only=True)
+    assert _tensors_at_the_end(root) == _tensors_at_the_end(whole)  # killed or not: the same bits
+
     files = _all_files(tmp_path / "runs")
     third, _ = _run(tmp_path, script)
     assert third == []
@@ -111,8 +125,9 @@ def test_the_script_with_another_learning_rate_says_what_the_readme_says(tmp_pat
     assert steps[0] == EVERY
     shown = README.read_text("utf-8")
     for words in (
-        " has no checkpoints yet. Nearest: ",
-        " (lr: 0.001 -> 0.0003), newest step 1000; load it with ",
+        "fresh start: experiment ",
+        " has no checkpoints. Nearest: ",
+        " (lr: 0.001 -> 0.0003), newest step 1000; resume(..., on_change='continue') goes on",
     ):
         assert words in shown
         assert words in log

@@ -2,7 +2,7 @@
 
 manager = CheckpointManagerV2("runs/digits")
 manager.update_experiment_hash(model=model, config=config, active_data_uids=uids)
-found = manager.load_latest_checkpoint(model, optimizer=optimizer)
+found = manager.resume(model, optimizer=optimizer)
 manager.save_model_checkpoint(model, step=100, optimizer=optimizer, metrics={"loss": 0.3})
 """
 
@@ -24,6 +24,8 @@ from weightslab.components.identifying import (
 from weightslab.components.live_objects import named_optimizers, parts_of
 from weightslab.components.loading import load_newest, load_step
 from weightslab.components.pacing import Pacer
+from weightslab.components.replaying import check_verification
+from weightslab.components.resuming import Resuming
 from weightslab.components.session import Session, is_writer, unwrapped, world_of
 from weightslab.engine.errors import AsyncSaveError
 from weightslab.engine.identity.config import describe_config
@@ -32,6 +34,7 @@ from weightslab.engine.loading.options import LoadOptions
 from weightslab.engine.repository import layout, opening
 from weightslab.engine.repository.data_file import save_backup
 from weightslab.engine.repository.opening import tidy
+from weightslab.engine.resume import ResumeRequest
 from weightslab.engine.retention.rules import Retention
 from weightslab.engine.saving.drafting import (
     CheckpointFacts,
@@ -45,12 +48,13 @@ from weightslab.engine.values import HashUpdate
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from types import TracebackType
 
     from typing_extensions import Self
 
     from weightslab.engine.repository.catalog import CheckpointEntry
+    from weightslab.engine.resume import Resumed
     from weightslab.engine.retention.policies import AnyOf, ByteBudget, RetentionPolicy
     from weightslab.engine.saving.policies import SavePolicy
     from weightslab.engine.values import Explanation
@@ -257,7 +261,7 @@ class CheckpointManagerV2:
         epoch = check_count(epoch, what="epoch")
         samples_seen = check_count(samples_seen, what="samples_seen")
         optimizers = self._optimizers_to_save(optimizer, optimizer_name, wanted=save_optimizer)
-        if not is_writer():
+        if not is_writer() or self._session.replay is not None:
             name = layout.CheckpointName(exp_hash=current.exp_hash, step=number)
             return self._session.path(name.file_key(name.file_name(min(parts))))
         check_drift(current, live, self._session.live.live_samples())
@@ -276,6 +280,7 @@ class CheckpointManagerV2:
             epoch=epoch,
             samples_seen=samples_seen,
             world_size=world_of()[1],
+            trail=self._session.progress.trail.records(current.exp_hash, number),
         )
         tracked = self._session.tracking.everything() if save_optimizer else {}
         return self._session.saver.save(
@@ -307,12 +312,14 @@ class CheckpointManagerV2:
         model: Any = None,
         optimizer: Any = None,
         metadata: Any = None,
+        batch_uids: Any = None,
         **more: Any,
     ) -> Path | None:
         """Tell that a step is complete; save it if the `save_policy` says so.
 
-        Call it once for each step, after the optimizer has stepped and before anything else changes
-        the state. Where nothing is saved, nothing is looked at: it takes a few microseconds.
+        Call it once for each step, last: after the optimizer, the scheduler, the scaler and averages
+        have stepped, and before the next batch is drawn, since a `ResumableSampler` counts a batch as
+        used when the loop gets it. Where nothing is saved it takes a few microseconds.
 
         Args:
             step: optimizer steps so far, int >= 0.
@@ -320,13 +327,22 @@ class CheckpointManagerV2:
             model, optimizer: as in `save_model_checkpoint`; what was given last is used again, and
                 is held weakly.
             metadata: as in `save_model_checkpoint`.
+            batch_uids: UIDs of the samples of this step; by default those that the tracked
+                `ResumableSampler`s gave last. They and the metrics of the first 32 steps after a
+                checkpoint are saved with the next one, for `resume(resume_verification=...)`.
             more: other keyword arguments of `save_model_checkpoint`.
         Returns: path of the weights file; None if this step was not saved.
         Raises: as `save_model_checkpoint`, when it saves; `Preempted` (SystemExit) or
             KeyboardInterrupt once the step is on disk, where `OnPreemption` held a signal back.
         """
+        replay = self._session.replay
+        if replay is not None:
+            self._pacer.note_again(replay, step, metrics, batch_uids)
+            return None
         facts = {"metrics": metrics, "metadata": metadata, **more}
-        return self._pacer.step(self.save_model_checkpoint, step, model, optimizer, facts)
+        return self._pacer.step(
+            self.save_model_checkpoint, step, model, optimizer, facts, batch_uids
+        )
 
     def log_metrics(
         self, step: int, metrics: Mapping[str, float] | None = None, **named: float
@@ -342,7 +358,8 @@ class CheckpointManagerV2:
             second and one call later, and before the next checkpoint is committed.
         """
         self._session.check_writable("log metrics", wait=False)
-        measuring.log_metrics(self._session, step, metrics, named)
+        if self._session.replay is None:
+            measuring.log_metrics(self._session, step, metrics, named)
 
     def wait(self) -> None:
         """Wait until every save is committed (`async_save=True`); at once otherwise.
@@ -520,6 +537,61 @@ class CheckpointManagerV2:
             load_optimizer,
         )
         return load_step(self._session, step, exp_hash, target, options, revision=revision)
+
+    def resume(  # noqa: PLR0913 - each is one word
+        self,
+        model: Any = None,
+        *,
+        optimizer: Any = None,
+        resume: str | int = "auto",
+        metric: str | None = None,
+        mode: str = "min",
+        on_change: str = "fresh",
+        load_random: bool = True,
+        strict: bool = True,
+        resume_verification: tuple[Callable[..., Any], int] | None = None,
+        model_name: str | None = None,
+        optimizer_name: str | None = None,
+    ) -> Resumed:
+        """Go on where the training of the current experiment stopped, bit for bit.
+
+            manager.update_experiment_hash(model=model, config=config, active_data_uids=uids)
+            manager.track(scheduler=scheduler, sampler=sampler)
+            found = manager.resume(model, optimizer=optimizer)
+            for step in range(found.step + 1, 1001): ...
+
+        Restores model, optimizers, tracked objects, what the ledger holds, and random state, all or
+        nothing. Damaged checkpoints are passed over with a warning, and so are those without a
+        training state (thinned, or saved with `save_optimizer=False`) by `auto` and `latest`.
+
+        Args:
+            model, optimizer, model_name, optimizer_name: as in `load_latest_checkpoint`.
+            resume: `auto`: the newest checkpoint, or a fresh start where there is none. `latest`:
+                the newest; none is an error. `best`: the best by `metric`. `never`: a fresh start.
+                An int: that step. Any other text: the newest of the experiment of this hash or
+                prefix, as a new branch of the current one.
+            metric, mode: for `best`: name of the metric, `min` or `max`.
+            on_change: what to do where the current experiment has no checkpoint, but one that it came
+                from has. `fresh`: say what changed, and do as if there were none. `continue`: load
+                that checkpoint; what is saved then is a new branch with it as parent. `error`: raise.
+            load_random: False leaves the random state alone, e.g. with another number of processes.
+            strict: False restores what fits, as in `load_latest_checkpoint`.
+            resume_verification: (train_step, k): take up to k steps again from the checkpoint before,
+                and compare them with what was recorded, before this one is loaded. `train_step(step)`
+                does all that the loop does for a step, `manager.step` included; or it is a generator
+                function `loop(found)` that yields after each step. Nothing is saved meanwhile.
+        Returns: `Resumed`; of a fresh start with step 0.
+        Raises: CheckpointNotFoundError (nothing to resume, except in `auto`);
+            ExperimentNotFoundError (no hash yet, or an unknown one); StateMismatchError naming what
+            does not fit, or that there is no training state; IntegrityError if all are damaged. Nothing
+            was changed. ReplayMismatchError with the first difference; the checkpoint is loaded then.
+        """
+        self._session.check_open()
+        request = ResumeRequest.of(resume, metric=metric, mode=mode, on_change=on_change)
+        verification = check_verification(resume_verification, load_random=load_random)
+        target = self._session.live.target(model, model_name, optimizer, optimizer_name, True)
+        options = LoadOptions(strict=strict, load_random=load_random)
+        return Resuming(self._session, target, options).resume(request, verification)
 
     # ------------------------------------------------------------ looking
     def best_checkpoint(

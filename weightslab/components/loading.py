@@ -15,10 +15,12 @@ from weightslab.engine.errors import (
     LockedError,
     UnsupportedVersionError,
 )
+from weightslab.engine.jsonform import decode
 from weightslab.engine.loading.restoring import restore, summary
 from weightslab.engine.loading.target import RestoreTarget
 from weightslab.engine.repository import layout
 from weightslab.engine.repository.claim import reading
+from weightslab.engine.saving.trail import TRAIL, StepRecord, trail_from_tree
 from weightslab.engine.saving.writer import record_event
 
 if TYPE_CHECKING:
@@ -28,8 +30,9 @@ if TYPE_CHECKING:
     from weightslab.components.session import Session
     from weightslab.engine.loading.options import LoadOptions
     from weightslab.engine.repository.catalog import CheckpointEntry
+    from weightslab.engine.repository.manifest import Manifest
 
-__all__ = ["load_newest", "load_step"]
+__all__ = ["load_entry", "load_newest", "load_step", "trail_of"]
 
 
 def load_newest(
@@ -114,13 +117,14 @@ def load_entry(
     root = session.root
     with reading(root.store, entry.name) as manifest:
         found = summary(manifest, folder=session.path(layout.model_folder(manifest.name.exp_hash)))
+        trail = trail_of(manifest)
         report = restore(root.store, manifest, _restore_target(session, target), options)
     session.ancestry.settle(unwrapped(target.live), manifest)
     session.live.remember_model(target.live)
     if target.optimizers is not None and target.given:
         session.live.remember_optimizer(target.optimizers)
     name = manifest.name
-    session.progress.note_loaded(name.exp_hash, name.step)
+    session.progress.note_loaded(name.exp_hash, name.step, trail if target.load_optimizer else ())
     if is_writer() and not root.read_only:
         record_event(
             root,
@@ -131,6 +135,16 @@ def load_entry(
             into=session.current_hash,
         )
     return found | {"report": report}
+
+
+def trail_of(manifest: Manifest) -> list[StepRecord]:
+    """Return what the loop told of the steps that led to a checkpoint.
+
+    Raises: FormatError.
+    """
+    training = manifest.state.get("training")
+    tree = training.get(TRAIL) if isinstance(training, dict) else None
+    return trail_from_tree(decode(tree, path=TRAIL))
 
 
 def _restore_target(session: Session, target: LoadTarget) -> RestoreTarget:

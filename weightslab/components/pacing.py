@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from weightslab.components.identifying import Identification
     from weightslab.components.session import Session
     from weightslab.engine.saving.policies import SavePolicy
+    from weightslab.engine.saving.trail import Trail
+    from weightslab.engine.training.sampler import ResumableSampler
 
 __all__ = ["Pacer"]
 
@@ -78,6 +80,7 @@ class Pacer:
         self._current: Identification | None = None
         self._exp_hash = ""
         self._has_checkpoint = False
+        self._samplers: list[ResumableSampler] = []
         self._owed: str | None = None
         self._is_finished = False
         self._pid = os.getpid()
@@ -91,7 +94,13 @@ class Pacer:
 
     # ------------------------------------------------------------ in the loop
     def step(
-        self, save: Save, step: int, model: Any, optimizer: Any, facts: dict[str, Any]
+        self,
+        save: Save,
+        step: int,
+        model: Any,
+        optimizer: Any,
+        facts: dict[str, Any],
+        uids: Any = None,
     ) -> Path | None:
         """Note that `step` is complete, and save it if the policy says so.
 
@@ -100,6 +109,7 @@ class Pacer:
             step: the step.
             model, optimizer: None: those of the ledger, or given last.
             facts: other arguments of `save`.
+            uids: of the batches of this step; None: those of the tracked samplers.
         Returns: what `save` returned; None if nothing was saved.
         """
         # Written for speed: each call that can be spared is, since most steps save nothing.
@@ -125,6 +135,8 @@ class Pacer:
             session.saver.check()  # before anything is noted: the same call may be made again
         previous = progress.step
         progress.complete(self._exp_hash, step, facts)
+        if progress.trail.is_open:
+            self._note(progress.trail, self._exp_hash, step, facts["metrics"], uids)
         self._watch.mark()
         held.holds = True
         if has_order:
@@ -138,6 +150,21 @@ class Pacer:
         )
         reason = self._policy.find_reason(moment) or self._owed
         return None if reason is None else self._save(save, reason)
+
+    def note_again(self, trail: Trail, step: int, metrics: Any, uids: Any) -> None:
+        """Note a step that is taken again to be compared; nothing is saved."""
+        exp_hash = self._session.get_current("take a step again").exp_hash
+        self._note(trail, exp_hash, check_step(step, None), metrics, uids)
+
+    def _note(self, trail: Trail, exp_hash: str, step: int, metrics: Any, uids: Any) -> None:
+        """Note the step in a trail."""
+        if uids is not None:
+            uids = [uids.tolist() if hasattr(uids, "tolist") else tuple(uids)]
+        else:
+            if trail.is_empty:
+                self._samplers = self._session.tracking.samplers()
+            uids = [s.last_batch for s in self._samplers if s.last_batch is not None] or None
+        trail.note(exp_hash, step, metrics, uids)
 
     def _take(self, model: Any, optimizer: Any) -> None:
         """Remember the objects of this call."""

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from weightslab.components.identifying import Identification
     from weightslab.engine.retention.rules import Retention
+    from weightslab.engine.saving.trail import Trail
     from weightslab.engine.values import ParentLink
 
 __all__ = ["Session", "is_writer", "unwrapped", "world_of"]
@@ -61,6 +62,7 @@ class Session:
         current_hash: its hash.
         exclude: config keys that do not count.
         read_only: what the user asked for.
+        replay: takes the steps that are taken again to be compared; None: steps count.
         is_closed: `close` was called.
     """
 
@@ -98,6 +100,7 @@ class Session:
         self.advise = Advice()
         self.current: Identification | None = None
         self.current_hash: str | None = None
+        self.replay: Trail | None = None
         self._pid = os.getpid()
         self.is_closed = False
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from weightslab.backend import ledgers
 from weightslab.engine.errors import NotStorableError
 from weightslab.engine.repository.layout import check_label
+from weightslab.engine.training.sampler import ResumableSampler
 from weightslab.engine.training.state import is_stateful, require_trackable
 
 if TYPE_CHECKING:
@@ -67,6 +68,11 @@ class Tracking:
         return {
             name: item for name, item in found.items() if item is not None and id(item) not in known
         }
+
+    def samplers(self) -> list[ResumableSampler]:
+        """Return the resumable samplers among both, in the order of their names."""
+        everything = sorted(self.everything().items())
+        return [item for _, item in everything if isinstance(item, ResumableSampler)]
 
     def everything(self) -> dict[str, Any]:
         """Return name -> object of both.

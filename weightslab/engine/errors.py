@@ -11,6 +11,7 @@
                                              NotStorableError (+TypeError)              exit 21
       IdentityError (+TypeError)             NotCanonicalError                          exit 22
       StateMismatchError (+ValueError)       .missing .unexpected .shape_changes        exit 23
+      ReplayMismatchError                    .report                                    exit 24
       StorageError (+OSError)                ReadOnlyStoreError, LockedError,
                                              StorageFullError                           exit 30
       AsyncSaveError                                                                    exit 31
@@ -47,6 +48,7 @@ __all__ = [
     "ObjectNotFoundError",
     "PinnedError",
     "ReadOnlyStoreError",
+    "ReplayMismatchError",
     "StateMismatchError",
     "StorageError",
     "StorageFullError",
@@ -184,6 +186,27 @@ class StateMismatchError(CheckpointError, ValueError):
         self.missing = tuple(missing)
         self.unexpected = tuple(unexpected)
         self.shape_changes = dict(shape_changes or {})
+
+
+class ReplayMismatchError(CheckpointError):
+    """Steps that were taken again did not come out as they were recorded.
+
+    Attributes:
+        report: the `ReplayReport`.
+    """
+
+    exit_code = 24
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        report: object = None,
+        hint: str | None = None,
+        context: Mapping[str, object] | None = None,
+    ) -> None:
+        super().__init__(message, hint=hint, context=context)
+        self.report = report
 
 
 class StorageError(CheckpointError, OSError):

@@ -44,6 +44,7 @@ __all__ = [
     "Draft",
     "commit_checkpoint",
     "delete_checkpoint",
+    "number_draft",
     "refuse_living_writers",
     "remove_leftovers",
 ]
@@ -100,7 +101,7 @@ def commit_checkpoint(
     """
     folder = layout.model_folder(draft.exp_hash)
     existing = _revisions(store, draft)
-    candidate = _number(draft)
+    candidate = number_draft(draft)
     same = _identical(store, existing, candidate)
     if same is not None:
         store.sync(folder)  # an earlier attempt may have died between the name and its fsync
@@ -110,7 +111,7 @@ def commit_checkpoint(
         return _write(store, catalog, draft, replace(candidate, name=name), clock), True
 
 
-def _number(draft: Draft) -> Manifest:
+def number_draft(draft: Draft) -> Manifest:
     """Lay out the manifest with all digests, under the name of revision 1."""
     name = draft.name
     files, tensors = [], {}

@@ -11,6 +11,7 @@ from weightslab.engine.errors import NotStorableError
 from weightslab.engine.jsonform import encode
 from weightslab.engine.repository.commit import Draft
 from weightslab.engine.saving.snapshot import take_snapshot
+from weightslab.engine.saving.trail import TRAIL, plain_number
 from weightslab.engine.saving.writer import library_versions
 from weightslab.engine.training.state import (
     Progress,
@@ -23,7 +24,11 @@ from weightslab.engine.training.state import (
 from weightslab.engine.values import ParentLink
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import torch
+
+    from weightslab.engine.saving.trail import StepRecord
 
 _STEPS = 10**18  # file names have 6 to 18 digits for the step
 
@@ -32,7 +37,10 @@ __all__ = ["CheckpointFacts", "check_metrics", "check_step", "make_draft"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckpointFacts:
-    """What a checkpoint says beside its tensors; the fields are those of `Manifest` and `Progress`."""
+    """What a checkpoint says beside its tensors; the fields are those of `Manifest` and `Progress`.
+
+    `trail`: what the loop told of the first steps after the checkpoint before.
+    """
 
     exp_hash: str
     experiment_digest: str
@@ -42,6 +50,7 @@ class CheckpointFacts:
     epoch: int | None = None
     samples_seen: int | None = None
     world_size: int = 1
+    trail: Sequence[StepRecord] = ()
 
     @property
     def progress(self) -> Progress:
@@ -80,6 +89,8 @@ def make_draft(
     tree = None
     if optimizers is not None:
         tree = _training_tree(optimizers, tracked or {}, names, progress)
+        if facts.trail:
+            tree[TRAIL] = {"steps": [record.to_tree() for record in facts.trail]}
     snapshot = take_snapshot(captured, tree)
     if tree is None and progress.is_told:
         snapshot.state["training"] = {"progress": progress.to_tree()}
@@ -158,10 +169,10 @@ def check_metrics(metrics: Mapping[str, Any] | None) -> dict[str, float]:
     for name, value in (metrics or {}).items():
         if not isinstance(name, str):
             raise TypeError(f"the name of a metric is a str, not {name!r:.60}")
-        number = value.item() if getattr(value, "ndim", None) == 0 else value
-        if isinstance(number, bool) or not isinstance(number, numbers.Real):
+        number = plain_number(value)
+        if number is None:
             raise TypeError(
                 f"metric {name!r} is {value!r:.60} ({type(value).__name__}), not a number"
             )
-        checked[name] = int(number) if isinstance(number, numbers.Integral) else float(number)
+        checked[name] = number
     return checked

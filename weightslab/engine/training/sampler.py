@@ -125,6 +125,11 @@ class ResumableSampler:
         return () if last is None else last.uids()
 
     @property
+    def last_batch(self) -> Batch | None:
+        """The batch that this rank got last, which tells its UIDs later, too; None before the first."""
+        return self._course.last
+
+    @property
     def samples(self) -> SampleSet:
         """The samples; discarding from it here or there is the same."""
         return self._course.samples
@@ -220,6 +225,15 @@ class ResumableSampler:
 
         Raises: StateMismatchError naming what differs; nothing is changed then.
         """
+        self.check_state_dict(state)
+        names = ("epoch", "after", "position", "samples_seen")
+        self._go_to(Place(**{name: state[name] for name in names}))
+
+    def check_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Raise unless `load_state_dict` would take the state; nothing is changed.
+
+        Raises: StateMismatchError naming what differs.
+        """
         _check_form(state)
         differing = {
             name: f"{there} -> {here}"
@@ -233,8 +247,6 @@ class ResumableSampler:
                 shape_changes=differing,
                 hint=_HINTS.get(next(iter(differing)), "make the sampler as it was"),
             )
-        names = ("epoch", "after", "position", "samples_seen")
-        self._go_to(Place(**{name: state[name] for name in names}))
 
     def _compared(self, state: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
         """Return what has to be equal: name -> (saved, here)."""
