@@ -33,6 +33,7 @@ from weightslab.engine.errors import (
     ReadOnlyStoreError,
 )
 from weightslab.engine.export import export_part
+from weightslab.engine.reference import parse_reference
 from weightslab.engine.repository import layout, opening
 from weightslab.engine.repository.catalog import (
     CheckpointEntry,
@@ -193,6 +194,29 @@ class CheckpointRoot:
         raise CheckpointNotFoundError(
             f"no {what} in {full}", hint=hint, context={"exp_hash": full, "step": step}
         )
+
+    def at(self, reference: str) -> CheckpointEntry:
+        """Return the checkpoint that a reference names: `3f2a@100`, `3f2a@best:loss`, `latest`.
+
+        Args:
+            reference: `HASH` (its newest checkpoint), `HASH@STEP`, `HASH@STEP.rN`, `HASH@latest`,
+                `HASH@best:METRIC`, `HASH@best:METRIC:max`, `latest`, `best:METRIC`.
+        Raises: ValueError, TypeError for other texts; ExperimentNotFoundError,
+            CheckpointNotFoundError.
+        """
+        told = parse_reference(reference)
+        if told.step is not None:
+            assert told.exp_hash is not None, "a step is that of an experiment"
+            return self.get_checkpoint(told.exp_hash, told.step, revision=told.revision)
+        if told.metric is not None:
+            found = self.best(told.metric, mode=told.mode, exp_hash=told.exp_hash)
+            what = f"no checkpoint with the metric {told.metric!r}"
+        else:
+            found, what = self.latest(told.exp_hash), "no checkpoint"
+        if found is None:
+            where = self.path if told.exp_hash is None else self.get_hash(told.exp_hash)
+            raise CheckpointNotFoundError(f"{what} in {where}", context={"exp_hash": told.exp_hash})
+        return found
 
     def latest(self, exp_hash: str | None = None) -> CheckpointEntry | None:
         """Return the newest checkpoint with a readable manifest; None if there is none.

@@ -392,3 +392,41 @@ def test_step_of_many_digits_comes_after_a_shorter_one(root):
     save(root, exp_hash, 1_000_000)
     assert root.info(exp_hash)["steps"] == [999_999, 1_000_000]
     assert root.latest(exp_hash).name.step == 1_000_000
+
+
+# ---------------------------------------------------------------- references
+def test_a_reference_finds_the_checkpoint_it_names(root):
+    first, second = begin(root, 1), begin(root, 2)
+    save(root, first, 100, metrics={"loss": 0.5, "acc": 0.1})
+    save(root, first, 200, metrics={"loss": 0.9, "acc": 0.7})
+    save(root, first, 100, content=b"changed")
+    save(root, second, 50, metrics={"loss": 0.1})
+    found = {
+        text: str(root.at(text).name.stem)
+        for text in (
+            f"{first}@200",
+            f"{first[:8]}@100",
+            f"{first}@100.r1",
+            f"{first}",
+            f"{first}@best:acc:max",
+            "latest",
+            "best:loss",
+        )
+    }
+    assert list(found.values()) == [
+        f"{first}_step_000200",
+        f"{first}_step_000100.r2",
+        f"{first}_step_000100",
+        f"{first}_step_000100.r2",
+        f"{first}_step_000200",
+        f"{second}_step_000050",
+        f"{second}_step_000050",
+    ]
+
+
+def test_a_reference_to_nothing_says_what_is_missing(root):
+    exp_hash = begin(root, 1)
+    with pytest.raises(CheckpointNotFoundError, match=f"no checkpoint in {exp_hash}"):
+        root.at(exp_hash)
+    with pytest.raises(CheckpointNotFoundError, match="no checkpoint with the metric 'loss' in"):
+        root.at("best:loss")
