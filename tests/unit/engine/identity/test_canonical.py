@@ -47,6 +47,7 @@ def test_absent_components_do_not_swap():
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_deep_nesting_needs_no_recursion():
     tree: list = []
     for _ in range(100_000):
