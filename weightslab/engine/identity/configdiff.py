@@ -13,10 +13,11 @@ from weightslab.engine.identity.treetext import value_text
 from weightslab.engine.values import Change
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
 __all__ = ["MISSING", "diff_configs", "diff_excluded", "difference_text", "differences"]
 
+_PLAIN: Final = frozenset({bool, int, str, type(None)})  # equal if the digest takes them for equal
 _MAX_ALIGNED: Final = 200  # items; longer lists are compared place by place
 
 
@@ -112,7 +113,19 @@ def _is_nested(value: Any) -> bool:
 def _equal(old: Any, new: Any) -> bool:
     if old is MISSING or new is MISSING:
         return old is new
+    if type(old) is type(new) and type(old) in _PLAIN:
+        return bool(old == new)
+    if _is_plainly_equal(old, new):
+        return True
+    if type(old) is type(new) is float and abs(old - new) > 0:  # no NaN, and no zeros of two signs
+        return False
     return bool(_encoded(old) == _encoded(new))
+
+
+def _is_plainly_equal(old: Any, new: Any) -> bool:
+    if type(old) is not type(new):
+        return False
+    return (type(old) in _PLAIN or (type(old) is float and old != 0)) and bool(old == new)
 
 
 def _encoded(value: Any) -> bytes:
@@ -121,15 +134,24 @@ def _encoded(value: Any) -> bytes:
 
 def _keys(path: str, old: dict[Any, Any], new: dict[Any, Any]) -> Iterator[_Row]:
     """Pair the values of two dicts by key; keys are equal if the digest takes them for equal."""
-    sides = [{_encoded(key): (key, value) for key, value in one.items()} for one in (old, new)]
+    code_of: Callable[[Any], Any] = _encoded
+    if all(type(key) is str for key in (*old, *new)):
+        code_of = _itself  # texts are equal if their codes are; most configs have no other keys
+    sides = [{code_of(key): (key, value) for key, value in one.items()} for one in (old, new)]
     for code in {**sides[0], **sides[1]}:
         before, after = (side.get(code) for side in sides)
+        if before and after and _is_plainly_equal(before[1], after[1]):
+            continue  # most values; their paths are not even put together
         key = (before or after or ("",))[0]
         yield (
             path if key == "$state" else _joined(path, key),
             MISSING if before is None else before[1],
             MISSING if after is None else after[1],
         )
+
+
+def _itself(key: Any) -> Any:
+    return key
 
 
 def _joined(path: str, key: Any) -> str:
