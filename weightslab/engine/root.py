@@ -25,6 +25,7 @@ from weightslab.engine.care import checking, deleting, noting, summary, trashing
 from weightslab.engine.care.noting import RootNotes
 from weightslab.engine.care.trashing import RootTrash
 from weightslab.engine.collecting.gc import gc
+from weightslab.engine.comparing import comparison
 from weightslab.engine.errors import (
     CheckpointNotFoundError,
     ExperimentNotFoundError,
@@ -363,6 +364,8 @@ class CheckpointRoot:
     def changes(self, old: str, new: str) -> list[Change]:
         """Return the changes of `explain(old, new)`."""
         return list(self.explain(old, new).changes)
+
+    compare = comparison.compare
 
     # ------------------------------------------------------------ care
     # each verb has a room of its own in `engine/care`

@@ -15,7 +15,14 @@ from weightslab.engine.values import Change
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-__all__ = ["MISSING", "diff_configs", "diff_excluded", "difference_text", "differences"]
+__all__ = [
+    "MISSING",
+    "diff_configs",
+    "diff_excluded",
+    "difference_text",
+    "differences",
+    "differences_of_many",
+]
 
 _PLAIN: Final = frozenset({bool, int, str, type(None)})  # equal if the digest takes them for equal
 _MAX_ALIGNED: Final = 200  # items; longer lists are compared place by place
@@ -97,6 +104,37 @@ def differences(old: Any, new: Any, path: str = "") -> list[_Row]:
         elif not _equal(before, after):
             rows.append((at, before, after))
     return rows
+
+
+def differences_of_many(values: Sequence[Any]) -> list[tuple[str, list[Any]]]:
+    """Return (path, values) of the outermost places where not all of several configs agree.
+
+    Two are aligned as `differences` does; lists of more are compared by place where they are as long.
+    """
+    if len(values) == 2:  # noqa: PLR2004
+        return [(path, pair) for path, *pair in differences(*values)]
+    rows: list[tuple[str, list[Any]]] = []
+    stack: list[tuple[str, list[Any]]] = [("", list(values))]
+    while stack:
+        path, found = stack.pop()
+        if all(map(_is_record, found)):
+            stack.extend(_keys_of_many(path, found))
+        elif all(map(_is_nested, found)) and len({len(side) for side in found}) == 1:
+            stack.extend(
+                (f"{path}[{at}]", list(row)) for at, row in enumerate(zip(*found, strict=True))
+            )
+        elif not all(_equal(found[0], other) for other in found[1:]):
+            rows.append((path, found))
+    return rows
+
+
+def _keys_of_many(path: str, records: list[dict[Any, Any]]) -> Iterator[tuple[str, list[Any]]]:
+    sides = [{_encoded(key): (key, value) for key, value in one.items()} for one in records]
+    for code in dict.fromkeys(code for side in sides for code in side):
+        found = [side.get(code) for side in sides]
+        key = next(pair[0] for pair in found if pair is not None)
+        where = path if key == "$state" else _joined(path, key)
+        yield where, [MISSING if pair is None else pair[1] for pair in found]
 
 
 def _is_record(value: Any) -> bool:
