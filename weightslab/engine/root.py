@@ -53,6 +53,7 @@ from weightslab.engine.repository.metric_lines import read_metrics
 from weightslab.engine.retention.rules import Retention
 from weightslab.engine.storage.journal import LocalJournal
 from weightslab.engine.storage.local import LocalStore
+from weightslab.engine.transplanting import transplant as transplanting
 
 if TYPE_CHECKING:
     import os
@@ -366,6 +367,7 @@ class CheckpointRoot:
         return list(self.explain(old, new).changes)
 
     compare = comparison.compare
+    transplant = transplanting.transplant
 
     # ------------------------------------------------------------ care
     # each verb has a room of its own in `engine/care`

@@ -342,9 +342,9 @@ def plain(value: Any) -> Any:
         found = {str(key): plain(item) for key, item in value.items()}
     elif isinstance(value, (list, tuple)):
         found = [plain(item) for item in value]
-    elif value is not None and not isinstance(value, (bool, int, float, str)):
-        found = str(value)
-    elif isinstance(value, float) and not math.isfinite(value):
+    elif isinstance(value, float):
+        found = value if math.isfinite(value) else str(value)
+    elif value is not None and not isinstance(value, (bool, int, str)):
         found = str(value)
     return found
 
