@@ -226,8 +226,12 @@ def _optimizers(store: Store, opened: list[_Opened]) -> tuple[Row, ...]:
     def facts(manifest: Manifest) -> Any:
         return optimizer_facts(store, manifest)
 
+    if not _all_saved(opened):
+        return ()
     columns = [_of_manifest(one, "the optimizers", facts) for one in opened]
-    if any(column == {} for column in columns):  # beside nothing, each setting would be a difference
+    if any(
+        column == {} for column in columns
+    ):  # beside nothing, each setting would be a difference
         columns = [_classes_alone(column) for column in columns]
     return rows_of(columns, only_different=True, counts=False)
 
@@ -239,6 +243,11 @@ def _classes_alone(facts: dict[str, Any] | None) -> dict[str, Any] | None:
 def _metrics(opened: list[_Opened]) -> tuple[Row, ...]:
     columns = [_of_manifest(one, "the metrics", lambda m: m.metric_values()) for one in opened]
     return rows_of(columns, only_different=False, counts=False)
+
+
+def _all_saved(opened: list[_Opened]) -> bool:
+    """Tell whether each side has a checkpoint: beside none, everything of it would be a difference."""
+    return all(one.side.step is not None for one in opened)
 
 
 def _of_manifest(one: _Opened, what: str, read: Callable[[Manifest], Any]) -> Any:
@@ -257,7 +266,7 @@ def _environment(opened: list[_Opened]) -> tuple[Row, ...]:
             columns.append(None)
             continue
         found: dict[str, Any] = dict(one.entry.record.environment)
-        if one.manifest is not None:
+        if one.manifest is not None and _all_saved(opened):
             found |= {f"saved with {name}": v for name, v in one.manifest.versions.items()}
         columns.append(found)
     return rows_of(columns, only_different=True, counts=False)

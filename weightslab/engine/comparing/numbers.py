@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 
 __all__ = ["BLOCK_ITEMS", "Sums", "Worker", "block_bytes", "decoded", "has_numbers"]
 
-BLOCK_ITEMS: Final = 1 << 16  # 40 us of calls a block, 0.2 ms of work: smaller ones fit the cache and lose
+BLOCK_ITEMS: Final = (
+    1 << 16
+)  # 40 us of calls a block, 0.2 ms of work: smaller ones fit the cache and lose
 _ROW: Final = 1 << 13  # BLAS sums up to 10,000 in one thread (OpenBLAS, kernel/x86_64/ddot.c)
 _TINY: Final = 1e-20  # a sum of squares below this may have lost some to underflow
 _NATIVE: Final = {

@@ -62,7 +62,9 @@ def test_two_experiments_are_told_apart_in_every_part(root, made):
     _, first, second = made
     found = root.compare(first[:6], second[:6])
     assert [side.label for side in found.sides] == [first[:8], second[:8]]
-    assert [str(c) for c in found.architecture[0].changes] == ["2: Linear(8 -> 2) became Linear(8 -> 3)"]
+    assert [str(c) for c in found.architecture[0].changes] == [
+        "2: Linear(8 -> 2) became Linear(8 -> 3)"
+    ]
     assert [row.path for row in found.config] == ["data.dir", "deep.<b>", "lr"]
     assert found.config[1].present == (True, False)
     (data,) = found.data
@@ -136,7 +138,7 @@ def test_only_tensors_that_fit_the_pattern_are_compared(root, made):
     (weights,) = root.compare(*sides, weights=True, tensors="0.*").weights
     assert {t.name for t in weights.tensors} == {"0.weight", "0.bias"}
     assert weights.moments == ()
-    with pytest.raises(ObjectNotFoundError, match="no tensor of .* fits 'nothing.*'"):
+    with pytest.raises(ObjectNotFoundError, match=r"no tensor of .* fits 'nothing.*'"):
         root.compare(*sides, weights=True, tensors="nothing.*")
 
 
@@ -293,7 +295,11 @@ def test_labels_are_counted_where_they_are_part_of_the_samples():
 
 
 def test_a_table_of_many_configs_has_the_outermost_differences():
-    configs = [{"a": {"b": 1, "c": 2}, "l": [1]}, {"a": {"b": 1, "c": 3}, "l": [1]}, {"a": 5, "l": [1]}]
+    configs = [
+        {"a": {"b": 1, "c": 2}, "l": [1]},
+        {"a": {"b": 1, "c": 3}, "l": [1]},
+        {"a": 5, "l": [1]},
+    ]
     (row,) = config_table(configs, [()] * 3)
     assert (row.path, row.values[2]) == ("a", 5)
     rows = config_table([configs[0], None, configs[1]], [()] * 3)

@@ -67,7 +67,11 @@ def test_no_tensor_goes_to_two_places():
 
 
 def test_classes_are_read_from_a_stored_architecture():
-    entries = [{"path": "", "class": "Net"}, {"path": "a", "class": "torch.nn.Linear"}, {"path": "b"}]
+    entries = [
+        {"path": "", "class": "Net"},
+        {"path": "a", "class": "torch.nn.Linear"},
+        {"path": "b"},
+    ]
     document = {"identity": {"models": {"G": {"modules": entries}}}}
     assert classes_of(document, "G") == {"": "Net", "a": "Linear"}
     assert classes_of(document) == {}

@@ -1,6 +1,7 @@
 """`root.transplant`: what fits is copied, the rest is told; checked before anything changes."""
 
 import copy
+import itertools
 import json
 
 import pytest
@@ -17,7 +18,7 @@ from weightslab.engine.root import CheckpointRoot
 def mlp(*widths, seed=0):
     torch.manual_seed(seed)
     layers = []
-    for before, after in zip(widths, widths[1:], strict=False):
+    for before, after in itertools.pairwise(widths):
         layers += [nn.Linear(before, after), nn.ReLU()]
     return nn.Sequential(*layers[:-1])
 
@@ -221,7 +222,7 @@ def test_what_is_damaged_or_does_not_pair_up_changes_nothing(made, tmp_path):
     root, reference, _, _ = made
     model = mlp(4, 8, 2, seed=1)
     before = copy.deepcopy(model.state_dict())
-    with pytest.raises(StateMismatchError, match="holds the state of torch.optim.adam.Adam"):
+    with pytest.raises(StateMismatchError, match=r"holds the state of torch\.optim\.adam\.Adam"):
         root.transplant(reference, model, optimizer=torch.optim.SGD(model.parameters(), lr=1))
     with pytest.raises(StateMismatchError, match=r"holds model, not model\.G"):
         root.transplant(reference, {"G": model})
