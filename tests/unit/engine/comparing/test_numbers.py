@@ -130,3 +130,11 @@ def test_huge_numbers_have_no_norm_instead_of_an_infinite_one():
 def test_all_dtypes_of_the_format_are_known_or_refused():
     unknown = [name for name in ITEM_BITS if not has_numbers(name)]
     assert unknown == ["F6_E2M3", "F6_E3M2"]
+
+
+def test_a_difference_whose_square_is_lost_in_32_bits_is_found():
+    old = np.zeros(8192, np.float32)
+    old[0] = 1e-9
+    new = old.copy()
+    new[1] = 1e-30
+    assert numbers(old, new).l2_difference == pytest.approx(1e-30)
