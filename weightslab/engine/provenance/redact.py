@@ -29,7 +29,7 @@ _HOMES: Final = re.compile(
     r"(?:(?<![\w~.])(?:[A-Za-z]:|/mnt/[a-z]|/cygdrive/[a-z]|/[a-z])?(?:\\\\|\\|/)Users(?:\\\\|\\|/)"
     r"|(?<![\w~])(?:/var|/export|/usr|/net|/nfs|/data|/mnt|/gpfs|/lustre|/private/var)?/home/)"
     r"(?!(?:Shared|Public|Default)\b)[^\s/\\:\"'<>|,;)\]}]+"
-    r"|(?<![\w~/.])/(?:private/)?var/root(?![\w-])|(?<![\w~/.])/root(?![\w.-])"
+    r"|(?<![\w~/.])/(?:private/)?var/root(?![\w-])|(?:(?<![\w~/.])|(?<=://))/root(?![\w.-])"
 )
 _HOME_WORDS: Final = ("home", "Users", "root")
 _COMMON: Final = frozenset(

@@ -187,11 +187,11 @@ def redact_key_blocks(text: str, mark: str) -> tuple[str, int]:
             inside = bool(_BODY.match(line) or _HEADER.match(line) or not line.strip(" +-\r"))
             hit.update([at] if inside else [])
     for at in hit:
-        sign = (
-            lines[at][:1]
-            if lines[at][:1] in ("+", "-", " ") and not lines[at].startswith("--")
-            else ""
+        line = lines[at]
+        is_signed = line[:1] in ("+", "-", " ") and line.startswith("-----") == line.startswith(
+            "------"
         )
+        sign = line[:1] if is_signed else ""
         lines[at] = sign + mark
     return "\n".join(lines), len(hit)
 
@@ -207,6 +207,8 @@ def _body_before(lines: list[str], end: int) -> list[int]:
 
 _CANDIDATE: Final = re.compile(r"(?<![A-Za-z0-9+/_-])[A-Za-z0-9+/_-]{32,}={0,2}(?![A-Za-z0-9+/_-])")
 _LEAST_ENTROPY: Final = 4.3  # bits a character; 40 random of 64 have 4.7, paths and names below 4.2
+_AWS_LENGTH: Final = 40  # of a secret access key, which often has a single digit
+_AWS_ENTROPY: Final = 4.5
 
 
 def looks_random(text: str) -> list[tuple[int, int]]:
@@ -218,9 +220,9 @@ def looks_random(text: str) -> list[tuple[int, int]]:
 
 
 def _is_random(word: str) -> bool:
-    counts = (sum(map(kind, word)) for kind in (str.isdigit, str.isupper, str.islower))
-    if min(counts) < 3:  # noqa: PLR2004 - of 32 random ones fewer digits are rare: 1 in 7; longer: never
-        return False
+    fewest = min(sum(map(kind, word)) for kind in (str.isdigit, str.isupper, str.islower))
     total = len(word)
     bits = -sum(n / total * math.log2(n / total) for n in Counter(word).values())
-    return bits >= _LEAST_ENTROPY
+    if fewest >= 3:  # noqa: PLR2004 - of 32 random ones fewer digits are rare: 1 in 7; longer: never
+        return bits >= _LEAST_ENTROPY
+    return fewest >= 1 and total == _AWS_LENGTH and bits >= _AWS_ENTROPY
