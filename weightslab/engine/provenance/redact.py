@@ -148,6 +148,6 @@ def _name_pattern(name: str) -> str:
     if len(name) >= _PLAIN_NAME:
         return rf"(?<![A-Za-z0-9]){word}(?![A-Za-z0-9])"
     return (
-        rf"(?<=[/\\]){word}(?=[/\\:\s\"']|\Z)|(?<![\w.]){word}(?=@)|(?<=~){word}(?![\w-])"
+        rf"(?<=[/\\]){word}(?=[/\\:\s\"']|\Z)|(?<![\w.]){word}(?=@)|\A{word}(?=[/-]|\Z)|(?<=~){word}(?![\w-])"
         rf"|(?<=[uU]ser=){word}(?!\w)|(?<=USER=){word}(?!\w)|(?<=[uU]ser[nN]ame=){word}(?!\w)"
     )
