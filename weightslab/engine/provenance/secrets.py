@@ -53,7 +53,7 @@ _FORMS: Final = tuple(
 )
 # user:password@, or a token alone before the @; `ssh://git@` is no secret
 _LOGIN: Final = re.compile(
-    r"""(?<=://)(?:[^\s/?#"'<>@:]*:[^\s"'<>]+|(?!git@)[^\s/?#"'<>@:]{2,})(?=@)"""
+    r"""(?<=://)(?:[^\s/?#"'<>@:]*:(?:[^\s"'<>]|<redacted>)+|(?!git@)[^\s/?#"'<>@:]{2,})(?=@)"""
 )
 _QUERY: Final = re.compile(
     r"""[?&][\w.-]*(?:token|key|sig|signature|secret|password|passwd|auth|credential)[\w.-]*=([^&\s"'<>#]+)""",
@@ -91,14 +91,14 @@ _HINT: Final = re.compile(r"pass|secret|token|key|auth|cred|pwd|sig|pat", re.IGN
 def redact_forms(text: str, mark: str) -> tuple[str, int]:
     """Replace what is a secret by its form; returns the text and how many."""
     count = 0
+    if "://" in text:  # first: what is in a login may have a form, too
+        text, n = _LOGIN.subn(mark, text)
+        text, m = _QUERY.subn(lambda found: found[0][: -len(found[1])] + mark, text)
+        count += n + m
     for start, form in _FORMS:
         if start in text:
             text, n = form.subn(mark, text)
             count += n
-    if "://" in text:
-        text, n = _LOGIN.subn(mark, text)
-        text, m = _QUERY.subn(lambda found: found[0][: -len(found[1])] + mark, text)
-        count += n + m
     if ":AA" in text:
         text, n = _TELEGRAM.subn(mark, text)
         count += n
