@@ -98,7 +98,10 @@ class Diagnosis:
     def __str__(self) -> str:
         """Return a line of numbers, and one for each problem and for what was mended."""
         counts = [(s, sum(p.severity == s for p in self.problems)) for s in _ORDER]
-        told = ", ".join(f"{n} {s}{'' if n == 1 else 's'}" for s, n in counts if n) or "nothing is wrong"
+        told = (
+            ", ".join(f"{n} {s}{'' if n == 1 else 's'}" for s, n in counts if n)
+            or "nothing is wrong"
+        )
         head = f"{self.num_experiments:,} experiments, {self.num_checkpoints:,} checkpoints: {told}"
         lines = [head, *(f"  {problem}" for problem in self.problems)]
         lines += [f"  mended: {str(problem).partition(': ')[2]}" for problem in self.mended]
@@ -107,7 +110,9 @@ class Diagnosis:
 
 def in_order(problems: list[Problem]) -> tuple[Problem, ...]:
     """Return problems, the worst first, those of one experiment together."""
-    return tuple(sorted(problems, key=lambda p: (_ORDER.index(p.severity), p.where, p.kind, p.what)))
+    return tuple(
+        sorted(problems, key=lambda p: (_ORDER.index(p.severity), p.where, p.kind, p.what))
+    )
 
 
 def _fields(problem: Problem) -> dict[str, Any]:

@@ -72,7 +72,8 @@ class Recipe:
         code = self.session and self.session.code
         found = {
             _CONFIG: self.config is not None and f"the config, {self.config_file}",
-            _SAMPLES: self.samples is not None and f"{len(self.samples or ())} UIDs, one a line, as JSON",
+            _SAMPLES: self.samples is not None
+            and f"{len(self.samples or ())} UIDs, one a line, as JSON",
             _DIFF: bool(code and code.diff) and "what differed from the commit",
             _PACKAGES: bool(self._packages()) and "versions of the packages",
         }
@@ -86,7 +87,7 @@ class Recipe:
             lines.append(_python_line(self.root, self.reference))
         lines += self._code_lines()
         if _PACKAGES in self.files:
-            lines.append(f"pip install -r \"$recipe/{_PACKAGES}\"")
+            lines.append(f'pip install -r "$recipe/{_PACKAGES}"')
         if self.session is not None and self.session.command:
             lines.append(self._run_line())
         return lines
@@ -127,7 +128,9 @@ class Recipe:
         """
         target = Path(folder).absolute()
         if target.exists() and (not target.is_dir() or any(target.iterdir())):
-            raise AlreadyExistsError(f"{target} is not empty", hint="nothing is replaced: name a new folder")
+            raise AlreadyExistsError(
+                f"{target} is not empty", hint="nothing is replaced: name a new folder"
+            )
         store = LocalStore(target)
         code = self.session and self.session.code
         parts = {
@@ -146,7 +149,9 @@ class Recipe:
 
     # ------------------------------------------------------------ lines
     def _lines(self) -> Iterator[str]:
-        what = "experiment" if self.step is None else f"checkpoint at step {self.step} of experiment"
+        what = (
+            "experiment" if self.step is None else f"checkpoint at step {self.step} of experiment"
+        )
         yield f"# {what} {self.exp_hash}"
         if self.session is not None:
             yield f"# session of {self.session.recorded_at:%Y-%m-%d %H:%M:%S} UTC, {_host(self.session)}"
@@ -169,7 +174,7 @@ class Recipe:
         source = shell_word(code.remote) if code.remote else "PATH_OF_YOUR_COPY"
         lines = [f"git clone -- {source} code && cd code", f"git checkout --detach {code.commit}"]
         if code.diff:
-            lines.append(f"git apply \"$recipe/{_DIFF}\"")
+            lines.append(f'git apply "$recipe/{_DIFF}"')
         if code.folder not in ("", "."):
             lines.append(f"cd -- {shell_word(code.folder)}")
         return lines

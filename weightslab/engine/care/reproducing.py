@@ -125,7 +125,10 @@ def _missing_of_sessions(
 ) -> list[str]:
     found = [f"a record of provenance is damaged: {text}" for text in damaged]
     if session is None:
-        return [*found, "no provenance was recorded: code, command line, versions and seeds are unknown"]
+        return [
+            *found,
+            "no provenance was recorded: code, command line, versions and seeds are unknown",
+        ]
     if len(sessions) > 1:
         found.append(
             f"{len(sessions)} sessions opened the experiment; this is the one of"
@@ -152,12 +155,18 @@ def _missing_of_code(session: Provenance) -> list[str]:
     if code.is_cut:
         found.append("the diff was too long and is cut: it ends after a whole file")
     if code.num_redacted:
-        found.append(f"{code.num_redacted} secrets or names were taken out of the diff: it may not apply there")
+        found.append(
+            f"{code.num_redacted} secrets or names were taken out of the diff: it may not apply there"
+        )
     if code.binary:
-        found.append(f"changed binary files are not in the diff: {_some(code.binary, len(code.binary))}")
+        found.append(
+            f"changed binary files are not in the diff: {_some(code.binary, len(code.binary))}"
+        )
     if code.num_untracked:
         names = _some(code.untracked, code.num_untracked)
-        found.append(f"files that git does not know are named, their content is not stored: {names}")
+        found.append(
+            f"files that git does not know are named, their content is not stored: {names}"
+        )
     return found
 
 
@@ -178,7 +187,10 @@ def _some(names: tuple[str, ...], total: int) -> str:
 
 
 def _config(
-    root: Keeper, record: ExperimentRecord | None, wanted: CheckpointEntry | None, missing: list[str]
+    root: Keeper,
+    record: ExperimentRecord | None,
+    wanted: CheckpointEntry | None,
+    missing: list[str],
 ) -> tuple[bytes | None, str | None]:
     """Return the config file as it is stored, checked, and its name."""
     if record is None:
@@ -246,7 +258,7 @@ def _reference(
     try:
         entry = root.get_checkpoint(exp_hash, step, revision=revision)
         if entry.damaged is not None:
-            raise CheckpointNotFoundError(entry.damaged)  # noqa: TRY301 - told as one that is gone
+            raise CheckpointNotFoundError(entry.damaged)
     except CheckpointError as error:
         missing.append(f"the checkpoint it started from, {text}, cannot be had: {error}")
     return text

@@ -113,13 +113,14 @@ class Usage:
 
     def __str__(self) -> str:
         """Return a table of the 20 largest experiments, and one of the kinds."""
-        lines = [
-            f"{readable(self.disk_bytes)} on disk in {self.num_files:,} files"
-            f" ({readable(self.size_bytes)} without links)"
-        ]
+        apparent = readable(self.size_bytes)
+        head = f"{readable(self.disk_bytes)} on disk in {self.num_files:,} files ({apparent} without links)"
+        lines = [head]
         for e in self.experiments[:_SHOWN]:
             own, shared = readable(e.own_bytes), readable(e.shared_bytes)
-            lines.append(f"  {e.exp_hash}  {own:>12} own  {shared:>12} shared  {e.num_files:>7,} files")
+            lines.append(
+                f"  {e.exp_hash}  {own:>12} own  {shared:>12} shared  {e.num_files:>7,} files"
+            )
         if len(self.experiments) > _SHOWN:
             lines.append(f"  and {len(self.experiments) - _SHOWN:,} more experiments")
         lines += [
@@ -215,7 +216,9 @@ class _Walk:
         return entries
 
     def _add(self, owner: str, kind: str | None, name: str, found: os.stat_result) -> None:
-        kind = _kind_in_model(name) if kind == "model" else kind or ("records" if owner else "other")
+        kind = (
+            _kind_in_model(name) if kind == "model" else kind or ("records" if owner else "other")
+        )
         size_bytes = found.st_size
         blocks = getattr(found, "st_blocks", None)
         disk_bytes = size_bytes if blocks is None else blocks * _BLOCK_BYTES
