@@ -111,6 +111,7 @@ def test_files_are_written_into_a_new_folder_and_nothing_is_replaced(root, exp_h
         recipe.write(folder)
 
 
+@pytest.mark.slow
 def test_first_command_writes_the_files_from_any_folder(root, exp_hash, tmp_path):
     add_provenance(root.store, session_of(exp_hash))
     words = shlex.split(root.reproduce(f"{exp_hash}@100").commands[0])
