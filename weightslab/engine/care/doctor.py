@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,7 +21,7 @@ from weightslab.engine.repository.trash import empty_trash
 from weightslab.engine.storage.journal import open_for_appending
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from weightslab.engine.care.keeper import Keeper
 
@@ -101,7 +102,7 @@ def _folders(root: Keeper) -> Iterator[str]:
 def _mend(root: Keeper, problems: Sequence[Problem]) -> list[str]:
     """Mend what is safe; returns what failed, in words."""
     failed = []
-    of_kind = {
+    of_kind: dict[str, Callable[[Problem], object]] = {
         "hold": lambda p: give_up(root.path / p.where),
         "temporary": lambda p: give_up(root.path / p.where),
         "torn_log": lambda p: _close_off(root.path / p.where),
@@ -119,7 +120,7 @@ def _mend(root: Keeper, problems: Sequence[Problem]) -> list[str]:
     hashes = {
         p.where.split("/")[1] for p in problems if p.kind in ("hold", "temporary", "leftover")
     }
-    steps = [lambda h=h: tidy(root.store, h) for h in sorted(hashes)]
+    steps: list[Callable[[], object]] = [partial(tidy, root.store, h) for h in sorted(hashes)]
     if "trash_remains" in kinds:  # nothing is older than this: only what has no note goes
         steps.append(
             lambda: empty_trash(root.store, before=datetime.min.replace(tzinfo=timezone.utc))
