@@ -405,6 +405,23 @@ def test_file_system_is_that_of_the_longest_mount(tmp_path):
     assert file_system_of(Path("/"), tmp_path / "none") == ""
 
 
+def test_nothing_behind_a_link_is_mended(root, tmp_path):
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    name = name_of("c" * 16, 1)
+    for file in (
+        f"{name.stem}.pending",
+        f"{name.stem}.safetensors",
+        f".x.{host_id()}.{'0' * 16}.tmp",
+    ):
+        (outside / file).write_bytes(HERE)
+    (root.path / "checkpoints" / ("c" * 16)).mkdir()
+    (root.path / layout.model_folder("c" * 16)[:-1]).symlink_to(outside, target_is_directory=True)
+    assert [(p.severity, p.kind) for p in root.doctor(mend=True)] == [("error", "unreadable")]
+    assert {p.read_bytes() for p in outside.iterdir()} == {HERE}
+    assert len(list(outside.iterdir())) == 3
+
+
 # ---------------------------------------------------------------- the diagnosis
 def test_looking_changes_nothing_and_a_read_only_root_is_not_mended(root, exp_hash):
     damage_manifest(root, exp_hash)

@@ -103,8 +103,8 @@ def _mend(root: Keeper, problems: Sequence[Problem]) -> list[str]:
     """Mend what is safe; returns what failed, in words."""
     failed = []
     of_kind: dict[str, Callable[[Problem], object]] = {
-        "hold": lambda p: give_up(root.path / p.where),
-        "temporary": lambda p: give_up(root.path / p.where),
+        "hold": lambda p: _give_up(root, p.where),
+        "temporary": lambda p: _give_up(root, p.where),
         "torn_log": lambda p: _close_off(root.path / p.where),
         "catalog": lambda p: remove_index(Path(p.where)),
     }
@@ -114,8 +114,8 @@ def _mend(root: Keeper, problems: Sequence[Problem]) -> list[str]:
             continue
         try:
             mending(problem)
-        except OSError as error:
-            failed.append(f"{problem.where}: {error.strerror or error}")
+        except (OSError, CheckpointError) as error:
+            failed.append(f"{problem.where}: {getattr(error, 'strerror', None) or error}")
     kinds = {problem.kind for problem in problems}
     hashes = {
         p.where.split("/")[1] for p in problems if p.kind in ("hold", "temporary", "leftover")
@@ -131,6 +131,11 @@ def _mend(root: Keeper, problems: Sequence[Problem]) -> list[str]:
         except CheckpointError as error:  # noqa: PERF203 - one per experiment
             failed.append(str(error))
     return failed
+
+
+def _give_up(root: Keeper, key: str) -> None:
+    root.store.stat(key.rpartition("/")[0] + "/")  # refuses links in the place of folders
+    give_up(root.path / key)
 
 
 def _close_off(path: Path) -> None:
