@@ -35,6 +35,7 @@ SECTIONS = {
     "identity": ("identity_cost", "Identity", 15, False),
     "samples": ("sample_cost", "Ten million samples", 5, True),
     "retention": ("retention_cost", "Retention", 5, True),
+    "care": ("care_cost", "Provenance, usage and doctor", 5, False),
     "imports": ("import_time", "Import", 7, False),
 }
 
