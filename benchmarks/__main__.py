@@ -36,6 +36,7 @@ SECTIONS = {
     "samples": ("sample_cost", "Ten million samples", 5, True),
     "compare": ("compare_cost", "Comparing", 5, True),
     "retention": ("retention_cost", "Retention", 5, True),
+    "care": ("care_cost", "Provenance, usage and doctor", 5, False),
     "imports": ("import_time", "Import", 7, False),
 }
 

@@ -21,9 +21,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from weightslab.engine import compare
-from weightslab.engine.care import checking, deleting, noting, summary, trashing
+from weightslab.engine.care import (
+    checking,
+    deleting,
+    noting,
+    reproducing,
+    summary,
+    trashing,
+)
+from weightslab.engine.care.doctor import doctor
 from weightslab.engine.care.noting import RootNotes
 from weightslab.engine.care.trashing import RootTrash
+from weightslab.engine.care.usage import usage
 from weightslab.engine.collecting.gc import gc
 from weightslab.engine.comparing import comparison
 from weightslab.engine.errors import (
@@ -378,6 +387,10 @@ class CheckpointRoot:
     pin = noting.pin
     unpin = noting.unpin
     restore = trashing.restore
+    provenance = reproducing.provenance
+    reproduce = reproducing.reproduce
+    usage = usage
+    doctor = doctor
     gc = gc
 
     @property
