@@ -57,8 +57,7 @@ def _kind(root: Keeper) -> Iterator[Problem]:
             yield Problem(
                 severity=WARNING, kind="other_kind", where=where,
                 what=f"checkpoints of {sign} lie here; this package does not list them, and never unpickles them",
-                mend="keep them, and begin a new root for this package: load the weights with the old package,"
-                " then save them with parent= unknown",
+                mend="keep them where they are, and begin a new root for this package",
             )  # fmt: skip
 
 
