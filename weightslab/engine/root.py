@@ -20,7 +20,6 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from weightslab.engine import compare
 from weightslab.engine.care import checking, deleting, noting, summary, trashing
 from weightslab.engine.care.noting import RootNotes
 from weightslab.engine.care.trashing import RootTrash
@@ -354,6 +353,8 @@ class CheckpointRoot:
 
         Raises: ExperimentNotFoundError; ObjectNotFoundError if a record is damaged.
         """
+        from weightslab.engine import compare
+
         entries = [self.get_experiment(h) for h in (old, new)]
         for entry in entries:
             if entry.record is None:

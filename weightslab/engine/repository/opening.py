@@ -36,12 +36,6 @@ from weightslab.engine.repository.config_file import (
 )
 from weightslab.engine.repository.data_file import add_sidecar, finish_backups, sidecar_key
 from weightslab.engine.repository.experiment import ExperimentRecord
-from weightslab.engine.repository.sample_base import (
-    drop_unneeded_base,
-    remember_written,
-    render_samples,
-)
-from weightslab.engine.repository.sample_file import samples_to_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -141,6 +135,9 @@ def _refuse_clash(document: dict[str, Any], record: ExperimentRecord) -> None:
 
 
 def _files(store: Store, record: ExperimentRecord, content: ExperimentContent) -> list[_File]:
+    from weightslab.engine.repository.sample_base import remember_written, render_samples
+    from weightslab.engine.repository.sample_file import samples_to_bytes
+
     exp_hash, files = record.exp_hash, []
     if (
         content.config is not None
@@ -226,6 +223,8 @@ def tidy(store: Store, exp_hash: str) -> list[str]:
 
     Stores without temporary files have nothing to sweep. Returns the names of what was removed.
     """
+    from weightslab.engine.repository.sample_base import drop_unneeded_base  # brings numpy
+
     removed = []
     sweep = getattr(store, "sweep", None)
     if sweep is not None:
