@@ -184,9 +184,7 @@ class IndexedCatalog:
 
         def look() -> Origins:
             index = self._look_around()
-            return Origins(
-                num_checkpoints=index.counts(), crossings=in_sequence(index.crossings())
-            )
+            return Origins(num_checkpoints=index.counts(), crossings=in_sequence(index.crossings()))
 
         return self._answer(look)
 
@@ -231,7 +229,7 @@ class IndexedCatalog:
     def _of_samples(self, exp_hash: str) -> str | None:
         own = self._stamps.file(layout.data_key(exp_hash))
         base = self._stamps.file(layout.samples_base_key(exp_hash))
-        return f"{own} {base}" if own and base != "" else None  # noqa: PLC1901 - None: no base
+        return f"{own} {base}" if own and base != "" else None
 
     def _answer(self, question: Callable[[], T]) -> T:
         """Answer from the index; where it fails, once more without the file."""

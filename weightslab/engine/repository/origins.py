@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from weightslab.engine.repository.manifest import Manifest
     from weightslab.engine.values import ParentLink
 
-__all__ = ["Origins", "Sampler", "Sampled", "crosses", "samplers_of"]
+__all__ = ["Origins", "Sampled", "Sampler", "crosses", "samplers_of"]
 
 _SAMPLER: Final = "weightslab.engine.training.sampler.ResumableSampler"
 
@@ -88,4 +88,3 @@ def sampled_from_text(text: str) -> Sampled:
     """Return what `sampled_to_text` made a text of."""
     digest, *samplers = json.loads(text)
     return digest, tuple(samplers)
-
