@@ -11,6 +11,9 @@ root.pin("3f2a", step=100)               keeps it from being deleted
 root.delete("3f2a", step=100)            for good; root.trash.put("3f2a", 100) can be undone:
 root.restore("3f2a9c1b00d14e77_step_000100")
 print(root.gc(LatestN(3) | BestN("loss"), dry_run=True))
+print(root.lineage())                    the tree of experiments
+root.history("3f2a@100")                 what led to these weights
+root.audit([17, 99]).newest_clean        the newest checkpoint that cannot know these samples
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from weightslab.engine.audit import run, sample_history
 from weightslab.engine.care import checking, deleting, noting, summary, trashing
 from weightslab.engine.care.noting import RootNotes
 from weightslab.engine.care.trashing import RootTrash
@@ -32,6 +36,7 @@ from weightslab.engine.errors import (
     ReadOnlyStoreError,
 )
 from weightslab.engine.export import export_part
+from weightslab.engine.lineage import graph, history
 from weightslab.engine.reference import parse_reference
 from weightslab.engine.repository import layout, opening
 from weightslab.engine.repository.catalog import (
@@ -375,6 +380,11 @@ class CheckpointRoot:
     unpin = noting.unpin
     restore = trashing.restore
     gc = gc
+    # where it came from, and which samples are in it
+    lineage = graph.lineage
+    history = history.history
+    audit = run.audit
+    sample_history = sample_history.sample_history
 
     @property
     def notes(self) -> RootNotes:
