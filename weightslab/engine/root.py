@@ -28,6 +28,7 @@ from weightslab.engine.care import checking, deleting, noting, summary, trashing
 from weightslab.engine.care.noting import RootNotes
 from weightslab.engine.care.trashing import RootTrash
 from weightslab.engine.collecting.gc import gc
+from weightslab.engine.comparing import comparison
 from weightslab.engine.errors import (
     CheckpointNotFoundError,
     ExperimentNotFoundError,
@@ -56,6 +57,7 @@ from weightslab.engine.repository.metric_lines import read_metrics
 from weightslab.engine.retention.rules import Retention
 from weightslab.engine.storage.journal import LocalJournal
 from weightslab.engine.storage.local import LocalStore
+from weightslab.engine.transplanting import transplant as transplanting
 
 if TYPE_CHECKING:
     import os
@@ -369,6 +371,9 @@ class CheckpointRoot:
     def changes(self, old: str, new: str) -> list[Change]:
         """Return the changes of `explain(old, new)`."""
         return list(self.explain(old, new).changes)
+
+    compare = comparison.compare
+    transplant = transplanting.transplant
 
     # ------------------------------------------------------------ care
     # each verb has a room of its own in `engine/care`
