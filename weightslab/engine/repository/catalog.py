@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 from weightslab.engine.errors import (
     CheckpointError,
@@ -26,15 +26,17 @@ from weightslab.engine.repository.manifest import Manifest
 from weightslab.engine.values import ParentLink
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Sequence
+    from collections.abc import Callable, Collection, Iterable, Sequence
     from datetime import datetime
 
+    from weightslab.engine.repository.consulting import Desk, Needs
     from weightslab.engine.repository.layout import CheckpointName
     from weightslab.engine.storage.store import KeyStat, Store
     from weightslab.engine.values import FileRecord, TensorRecord
 
 __all__ = ["Catalog", "CheckpointEntry", "ExperimentEntry", "ScanCatalog", "TensorPlace"]
 
+T = TypeVar("T")
 _MIN_PLACE_BYTES: Final = 1024  # smaller tensors are written again: they cost less than their row
 
 
@@ -147,6 +149,15 @@ class Catalog(Protocol):
         """
         ...
 
+    def consult(self, needs: Needs, question: Callable[[Desk], T]) -> T:
+        """Ask an index of the root a question of one's own, see `query`.
+
+        Args:
+            needs: what the question looks at.
+            question: called with a `Desk`, more than once if the root changes meanwhile.
+        """
+        ...
+
     def refresh(self) -> None:
         """Forget everything remembered."""
         ...
@@ -230,6 +241,12 @@ class ScanCatalog:
                     if digest in wanted:
                         found.setdefault(digest, []).append(place)
         return found
+
+    def consult(self, needs: Needs, question: Callable[[Desk], T]) -> T:
+        """Ask an index that is made for the question. O(everything)."""
+        from weightslab.engine.repository.consulting import consult_scan
+
+        return consult_scan(self._store, self, needs, question)
 
     def _places(self, name: CheckpointName) -> dict[str, TensorPlace]:
         known = self._tensors.get(name)

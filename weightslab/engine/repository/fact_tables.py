@@ -5,7 +5,8 @@
     experiments       one row an experiment, with the stamp of its record
     config_values     the newest config of an experiment, flat; NULL stands for NaN, null, a container
     said              names, notes, tags and pins that stand
-    sources           the folder that the last two were read from: its stamp at that time
+    sources           the folder that the last two were read from: its stamp at that time, and what
+                      tells one state of its files from another
 
 An experiment is its hash as a number here. Nothing of it is believed more than the rest of the index:
 what is offered is proven by stamps.
@@ -15,8 +16,6 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any, Final
-
-from weightslab.engine.repository.layout import CheckpointName
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -43,7 +42,8 @@ CREATE TABLE experiments (
     damaged INTEGER NOT NULL
 );
 CREATE TABLE sources (
-    kind TEXT, experiment INTEGER, stamp TEXT NOT NULL, PRIMARY KEY (kind, experiment)
+    kind TEXT, experiment INTEGER, stamp TEXT NOT NULL, files TEXT NOT NULL,
+    PRIMARY KEY (kind, experiment)
 ) WITHOUT ROWID;
 CREATE TABLE config_keys (id INTEGER PRIMARY KEY, path TEXT NOT NULL UNIQUE);
 CREATE TABLE config_values (
@@ -196,8 +196,10 @@ def _count(value: Any) -> int | None:
     return min(value, _MAX_INTEGER) if type(value) is int and value >= 0 else None
 
 
-def put_config(index: Index, exp_hash: str, stamp: str, values: Mapping[str, tuple[str, Any]]) -> None:
-    """Write the newest config of an experiment; its folder had this stamp."""
+def put_config(
+    index: Index, exp_hash: str, source: tuple[str, str], values: Mapping[str, tuple[str, Any]]
+) -> None:
+    """Write the newest config of an experiment; `source` are stamps of its folder and files."""
     number = experiment_number(exp_hash)
     index.run("DELETE FROM config_values WHERE experiment = ?", number)
     index.run_many("INSERT OR IGNORE INTO config_keys (path) VALUES (?)", ((p,) for p in values))
@@ -205,11 +207,11 @@ def put_config(index: Index, exp_hash: str, stamp: str, values: Mapping[str, tup
         "INSERT OR REPLACE INTO config_values SELECT id, ?, ?, ? FROM config_keys WHERE path = ?",
         ((number, kind, value, path) for path, (kind, value) in values.items()),
     )
-    index.run("INSERT OR REPLACE INTO sources VALUES ('config', ?, ?)", number, stamp)
+    index.run("INSERT OR REPLACE INTO sources VALUES ('config', ?, ?, ?)", number, *source)
 
 
-def put_notes(index: Index, stamp: str, notes: ExperimentNotes) -> None:
-    """Write what was said about an experiment; its folder had this stamp."""
+def put_notes(index: Index, notes: ExperimentNotes, source: tuple[str, str]) -> None:
+    """Write what was said about an experiment; `source` are stamps of its folder and files."""
     number = experiment_number(notes.exp_hash)
     rows = [
         (number, note.kind, note.step, note.revision, to_text(note.text))
@@ -224,7 +226,7 @@ def put_notes(index: Index, stamp: str, notes: ExperimentNotes) -> None:
         "INSERT INTO said VALUES (?, ?, ?, ?, ?)",
         (row for row in rows if all(n is None or n <= _MAX_INTEGER for n in row[2:4])),
     )
-    index.run("INSERT OR REPLACE INTO sources VALUES ('notes', ?, ?)", number, stamp)
+    index.run("INSERT OR REPLACE INTO sources VALUES ('notes', ?, ?, ?)", number, *source)
 
 
 def forget_facts(index: Index, exp_hash: str) -> None:
@@ -232,8 +234,3 @@ def forget_facts(index: Index, exp_hash: str) -> None:
     number = experiment_number(exp_hash)
     for table in ("experiments", "sources", "config_values", "said"):
         index.run(f"DELETE FROM {table} WHERE experiment = ?", number)  # noqa: S608 - four constants
-
-
-def name_of_fact(row: tuple[int, int, int]) -> CheckpointName:
-    """Return the name of a checkpoint from its experiment, step and revision."""
-    return CheckpointName(exp_hash=hash_of_number(row[0]), step=row[1], revision=row[2])

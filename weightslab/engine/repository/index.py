@@ -44,7 +44,7 @@ from weightslab.engine.repository.layout import CheckpointName
 from weightslab.engine.storage.holder import boot_id
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from pathlib import Path
 
     from weightslab.engine.repository.catalog import TensorPlace
@@ -78,6 +78,7 @@ CREATE TABLE tensors (key INTEGER, file INTEGER, PRIMARY KEY (key, file)) WITHOU
 {FACT_SCHEMA}PRAGMA application_id = {_APPLICATION_ID};
 """
 _ROWS_OF: Final = f"SELECT {_COLUMNS} FROM checkpoints WHERE exp_hash = ?"  # noqa: S608 - constants
+_ROW: Final = f"SELECT {_COLUMNS} FROM checkpoints WHERE id = ?"  # noqa: S608 - constants
 _NEWEST: Final = (
     f"SELECT {_COLUMNS} FROM checkpoints WHERE moment IS NOT NULL ORDER BY moment DESC,"  # noqa: S608
     " sequence DESC, exp_hash DESC, step DESC, revision DESC LIMIT 1"
@@ -170,6 +171,13 @@ class Index:
         except _SQLITE_ERRORS as error:
             raise _failure(error) from error
 
+    def define(self, name: str, function: Callable[..., Any], num_values: int) -> None:
+        """Make a pure function known to SQL."""
+        try:
+            self._connection.create_function(name, num_values, function, deterministic=True)
+        except _SQLITE_ERRORS as error:
+            raise _failure(error) from error
+
     @contextmanager
     def batch(self) -> Iterator[None]:
         """Make everything inside one transaction; may be nested."""
@@ -208,6 +216,20 @@ class Index:
             check_seal(seal, exp_hash, stamp, body)
             found[exp_hash] = stamp, body
         return found
+
+    def record(self, exp_hash: str) -> tuple[str, str] | None:
+        """Return (stamp, body) of one experiment."""
+        for stamp, body, seal in self.run(
+            "SELECT stamp, body, seal FROM records WHERE exp_hash = ?", exp_hash
+        ):
+            check_seal(seal, exp_hash, stamp, body)
+            return stamp, body
+        return None
+
+    def numbered(self, number: int) -> IndexRow | None:
+        """Return the row of a checkpoint by its number in the index."""
+        found = self.run(_ROW, number)
+        return row_of(found[0]) if found else None
 
     def put_records(self, records: Mapping[str, tuple[str, str]]) -> None:
         """Write rows of experiments: (stamp, body)."""
