@@ -180,7 +180,7 @@ def put_experiment(index: Index, entry: ExperimentEntry, stamp: str) -> None:
         entry.exp_hash,
         stamp,
         None if record is None else to_microseconds(record.created_at),
-        *((None,) * 3 if parts is None else map(_text, (parts.model, parts.config, parts.data))),
+        *((None,) * 3 if parts is None else map(_digits, (parts.model, parts.config, parts.data))),
         _text(facts.get("model_class")),
         _count(facts.get("num_parameters")),
         _count(facts.get("num_samples")),
@@ -190,6 +190,11 @@ def put_experiment(index: Index, entry: ExperimentEntry, stamp: str) -> None:
 
 def _text(value: Any) -> str | None:
     return to_text(value) if isinstance(value, str) else None
+
+
+def _digits(digest: str | None) -> str | None:
+    """Return the hex digits of a digest, by which people know it."""
+    return digest.rpartition(":")[2] if isinstance(digest, str) else None
 
 
 def _count(value: Any) -> int | None:

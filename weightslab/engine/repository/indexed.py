@@ -207,8 +207,8 @@ class IndexedCatalog:
             self._facts.records(index, stale)
         elif needs.exp_hashes is not None:
             self._seen.clear()
-            for exp_hash in needs.exp_hashes if needs.checkpoints else ():
-                self._look_safely(exp_hash)
+            if needs.checkpoints:
+                self._look_at_some(index, needs.exp_hashes)
             self._facts.records(index, needs.exp_hashes)
         else:
             if needs.checkpoints:
@@ -224,6 +224,15 @@ class IndexedCatalog:
         if needs.notes:
             self._facts.notes(index, hashes)
         return index
+
+    def _look_at_some(self, index: Index, exp_hashes: Sequence[str]) -> None:
+        if len(exp_hashes) == 1:
+            self._look_safely(exp_hashes[0])
+            return
+        damaged = index.damaged()
+        for exp_hash in exp_hashes:
+            is_sure = exp_hash not in damaged
+            self._check(index, exp_hash, self._look_safely, is_sure=is_sure)
 
     def _is_proven(self, row: IndexRow) -> bool:
         """Tell whether a manifest is still what the row says."""
