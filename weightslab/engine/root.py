@@ -38,6 +38,7 @@ from weightslab.engine.errors import (
 )
 from weightslab.engine.export import export_part
 from weightslab.engine.lineage import graph, history
+from weightslab.engine.query import asking
 from weightslab.engine.reference import parse_reference
 from weightslab.engine.repository import layout, opening
 from weightslab.engine.repository.catalog import (
@@ -114,13 +115,11 @@ class CheckpointRoot:
             _make_folders(self)
 
     # ------------------------------------------------------------ experiments
-    def experiments(self) -> list[ExperimentEntry]:
-        """Return all experiments, oldest first; damaged ones last and marked."""
-        return self.catalog.experiments()
+    experiments = asking.experiments
 
     def list_hashes(self) -> list[str]:
         """Return the hashes of all experiments, oldest first."""
-        return [entry.exp_hash for entry in self.experiments()]
+        return [entry.exp_hash for entry in self.catalog.experiments()]
 
     def get_hash(self, prefix: str) -> str:
         """Return the full hash that starts with `prefix`.
@@ -158,13 +157,9 @@ class CheckpointRoot:
         return entry
 
     # ------------------------------------------------------------ checkpoints
-    def checkpoints(self, exp_hash: str | None = None) -> list[CheckpointEntry]:
-        """Return the checkpoints of one experiment, or of all, in the order of their commit.
-
-        Damaged ones come first within their experiment and carry `damaged`.
-        """
-        hashes = self.list_hashes() if exp_hash is None else [self.get_hash(exp_hash)]
-        return [entry for h in hashes for entry in self.catalog.checkpoints(h)]
+    checkpoints = asking.checkpoints
+    latest = asking.latest
+    best = asking.best
 
     def find_checkpoint(
         self, exp_hash: str, step: int, *, revision: int | None = None
@@ -223,40 +218,6 @@ class CheckpointRoot:
             where = self.path if told.exp_hash is None else self.get_hash(told.exp_hash)
             raise CheckpointNotFoundError(f"{what} in {where}", context={"exp_hash": told.exp_hash})
         return found
-
-    def latest(self, exp_hash: str | None = None) -> CheckpointEntry | None:
-        """Return the newest checkpoint with a readable manifest; None if there is none.
-
-        Of one experiment: the one committed last (highest sequence). Of the whole root: the one
-        with the highest creation time.
-        """
-        return self.catalog.latest(None if exp_hash is None else self.get_hash(exp_hash))
-
-    def best(
-        self, metric: str, *, mode: str = "min", exp_hash: str | None = None
-    ) -> CheckpointEntry | None:
-        """Return the checkpoint with the best value of `metric`; None if none has it.
-
-        Checkpoints without the metric, or with NaN, do not take part; of equals the newer wins.
-
-        Args:
-            metric: name given to `save_model_checkpoint(metrics=...)`.
-            mode: `min` or `max`.
-            exp_hash: only this experiment.
-        """
-        if mode not in ("min", "max"):
-            raise ValueError(f"mode is 'min' or 'max', not {mode!r}")
-        sign = -1 if mode == "min" else 1  # an int: a metric may be an int beyond every float
-        entries = [
-            e
-            for e in self.checkpoints(exp_hash)
-            if metric in e.metrics and e.metrics[metric] == e.metrics[metric]  # not NaN
-        ]
-        return max(
-            entries,
-            key=lambda e: (sign * e.metrics[metric], e.created_at, e.sequence),
-            default=None,
-        )
 
     def metrics(
         self, exp_hash: str | None = None, *, name: str | None = None

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 from weightslab.engine.errors import (
     CheckpointError,
@@ -27,9 +27,10 @@ from weightslab.engine.repository.origins import Origins
 from weightslab.engine.values import ParentLink
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
     from datetime import datetime
 
+    from weightslab.engine.repository.consulting import Desk, Needs
     from weightslab.engine.repository.layout import CheckpointName
     from weightslab.engine.repository.origins import Sampled
     from weightslab.engine.storage.store import KeyStat, Store
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Catalog", "CheckpointEntry", "ExperimentEntry", "ScanCatalog", "TensorPlace"]
 
+T = TypeVar("T")
 _MIN_PLACE_BYTES: Final = 1024  # smaller tensors are written again: they cost less than their row
 
 
@@ -167,6 +169,14 @@ class Catalog(Protocol):
 
     def stamp_samples(self, exp_hash: str) -> str | None:
         """Return what tells that the samples file of an experiment is the same; None while unsure."""
+
+    def consult(self, needs: Needs, question: Callable[[Desk], T]) -> T:
+        """Ask an index of the root a question of one's own, see `query`.
+
+        Args:
+            needs: what the question looks at.
+            question: called with a `Desk`, more than once if the root changes meanwhile.
+        """
         ...
 
     def refresh(self) -> None:
@@ -271,6 +281,12 @@ class ScanCatalog:
     def stamp_samples(self, exp_hash: str) -> str | None:  # noqa: ARG002
         """Return None: nothing is remembered of samples files here."""
         return None
+
+    def consult(self, needs: Needs, question: Callable[[Desk], T]) -> T:
+        """Ask an index that is made for the question. O(everything)."""
+        from weightslab.engine.repository.consulting import consult_scan
+
+        return consult_scan(self._store, self, needs, question)
 
     def _places(self, name: CheckpointName) -> dict[str, TensorPlace]:
         known = self._tensors.get(name)

@@ -19,7 +19,7 @@ import threading
 from collections import deque
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from weightslab.engine.errors import CheckpointError
+from weightslab.engine.errors import CheckpointError, LockedError
 from weightslab.engine.repository import layout
 from weightslab.engine.repository.catalog import (
     examine,
@@ -30,6 +30,8 @@ from weightslab.engine.repository.catalog import (
     recency,
     sequence_after,
 )
+from weightslab.engine.repository.consulting import Desk, StaleAnswerError
+from weightslab.engine.repository.fact_keeper import FactKeeper
 from weightslab.engine.repository.finding import TensorFinder
 from weightslab.engine.repository.following import JournalFollower
 from weightslab.engine.repository.index_file import find_index_path, remove_index
@@ -58,6 +60,7 @@ if TYPE_CHECKING:
         ExperimentEntry,
         TensorPlace,
     )
+    from weightslab.engine.repository.consulting import Needs
     from weightslab.engine.repository.index import Index
     from weightslab.engine.repository.layout import CheckpointName
     from weightslab.engine.repository.manifest import Manifest
@@ -72,6 +75,7 @@ _FEW: Final = 4  # experiments that are looked at in less time than it takes to 
 _MAX_READ: Final = 64  # files to read before an index pays: 64 take as long as opening one
 _BATCH: Final = 64  # experiments in one transaction: others who write wait 0.2 s at most
 _MAX_RECENT: Final = 8
+_MAX_ROUNDS: Final = 4  # of one question whose answer is stale: others may write all the time
 
 
 class IndexedCatalog:
@@ -97,6 +101,9 @@ class IndexedCatalog:
         self._rows: dict[str, dict[CheckpointName, IndexRow]] = {}
         self._names: dict[str, set[str]] = {}  # file names for which `_rows` was brought up to date
         self._lister = ExperimentLister(self._store, self._stamps)
+        self._facts = FactKeeper(self._store, self._stamps, self._lister)
+        self._facts_stamp: str | None = None  # of `checkpoints/` when every record was looked at
+        self._barred: dict[str, str] = {}  # experiments whose checkpoints cannot be listed, and why
         self._loaded: set[str] = set()  # experiments whose indexed rows are in memory
         self._num_read = 0
         self._finder = TensorFinder(self._store, self._stamps)
@@ -230,6 +237,87 @@ class IndexedCatalog:
         own = self._stamps.file(layout.data_key(exp_hash))
         base = self._stamps.file(layout.samples_base_key(exp_hash))
         return f"{own} {base}" if own and base != "" else None
+    def consult(self, needs: Needs, question: Callable[[Desk], T]) -> T:
+        """Ask the index a question of one's own, once it is brought up to what the question needs.
+
+        Records, and the checkpoints of the root, are looked at as for `latest()`; the folders of
+        configs and notes every time. What is answered is proven by stamps, else asked again.
+        """
+        return self._answer(lambda: self._consult(needs, question))
+
+    def _consult(self, needs: Needs, question: Callable[[Desk], T]) -> T:
+        stale: set[str] | None = None
+        for _ in range(_MAX_ROUNDS):
+            index = self._bring_up(needs, stale)
+            desk = Desk(index, needs, self._is_proven, self._facts, self._lister, self._barred)
+            try:
+                return question(desk)
+            except StaleAnswerError as error:
+                stale = error.exp_hashes
+        raise LockedError(
+            f"{self._root} changes all the time; the question could not be answered",
+            hint="ask again",
+        )
+
+    def _bring_up(self, needs: Needs, stale: set[str] | None) -> Index:
+        index = self._open()
+        if stale is not None:
+            for exp_hash in stale:
+                self._loaded.discard(exp_hash)  # another process may have written the row
+                self._look_safely(exp_hash)
+            self._facts.records(index, stale)
+        elif needs.exp_hashes is not None:
+            self._seen.clear()
+            if needs.checkpoints:
+                self._look_at_some(index, needs.exp_hashes)
+            self._facts.records(index, needs.exp_hashes)
+        else:
+            if needs.checkpoints:
+                self._look_around()
+            stamp = self._stamps.names(layout.CHECKPOINTS)
+            is_known = stamp and stamp == self._facts_stamp and not self._is_thorough
+            self._facts.records(index, () if is_known else None)
+            self._facts_stamp = stamp
+        hashes = needs.exp_hashes
+        hashes = tuple(self._facts.hashes(index)) if hashes is None else hashes
+        if needs.configs:
+            self._facts.configs(index, hashes)
+        if needs.notes:
+            self._facts.notes(index, hashes)
+        return index
+
+    def _look_at_some(self, index: Index, exp_hashes: Sequence[str]) -> None:
+        if len(exp_hashes) == 1:
+            self._look_safely(exp_hashes[0])
+            return
+        damaged = index.damaged()
+        for exp_hash in exp_hashes:
+            is_sure = exp_hash not in damaged
+            self._check(index, exp_hash, self._look_safely, is_sure=is_sure)
+
+    def _is_proven(self, row: IndexRow) -> bool:
+        """Tell whether a manifest is still what the row says."""
+        name = row.entry.name
+        stamp = self._stamps.file(name.manifest_key)
+        if stamp and stamp == row.stamp:
+            return True
+        seen = self._rows.get(name.exp_hash, {}).get(name) if name in self._seen else None
+        return seen is not None and seen.entry == row.entry
+
+    def _look_safely(self, exp_hash: str) -> None:
+        """Look at an experiment; one whose folder cannot be read hides no other."""
+        try:
+            self._look(exp_hash)
+            self._barred.pop(exp_hash, None)
+        except CheckpointError as error:
+            if exp_hash not in self._barred:
+                logger.warning("the checkpoints of %s cannot be listed: %s", exp_hash, error)
+            self._barred[exp_hash] = str(error)
+            index = self._open()
+            index.remove(index.rows(exp_hash))
+            index.put_folder(exp_hash, "")
+            self._rows.pop(exp_hash, None)
+            self._watched.add(exp_hash)
 
     def _answer(self, question: Callable[[], T]) -> T:
         """Answer from the index; where it fails, once more without the file."""
@@ -350,6 +438,8 @@ class IndexedCatalog:
         passing = _take_in(self._rows[exp_hash], stale, read)
         if self._index is not None:
             self._write(exp_hash, folder_stamp, [*gone, *passing], read)
+            for row in passing.values():  # for queries; without a stamp it is read at every look
+                self._index.put(row, {})
         return passing
 
     def _is_same(self, name: CheckpointName, stamp: str, row: IndexRow | None) -> bool:
@@ -424,7 +514,8 @@ class IndexedCatalog:
         damaged = index.damaged()
         for exp_hash in self._watched | {*self._recent} | damaged:
             is_sure = exp_hash not in damaged
-            self._check(index, exp_hash, (is_sure and look) or self._look, is_sure=is_sure)
+            look_at = (is_sure and look) or self._look_safely
+            self._check(index, exp_hash, look_at, is_sure=is_sure)
         return index
 
     def _check(
@@ -453,7 +544,7 @@ class IndexedCatalog:
             batch = stale[start : start + _BATCH]
             with index.batch():
                 for exp_hash in batch:
-                    self._look(exp_hash)
+                    self._look_safely(exp_hash)
             for exp_hash in batch:  # the index has them: memory must not grow with the root
                 self._rows.pop(exp_hash, None)
             self._loaded -= set(batch)

@@ -31,7 +31,9 @@ from weightslab.engine.repository.component_file import (
 )
 from weightslab.engine.repository.config_file import (
     config_from_bytes,
+    config_revisions,
     config_to_bytes,
+    newest_config,
     same_config,
 )
 from weightslab.engine.repository.data_file import add_sidecar, finish_backups, sidecar_key
@@ -43,7 +45,7 @@ if TYPE_CHECKING:
     from weightslab.engine.identity.samples import SampleSet
     from weightslab.engine.storage.store import Store
 
-__all__ = ["ExperimentContent", "open_experiment", "write_config_revision"]
+__all__ = ["ExperimentContent", "newest_config", "open_experiment", "write_config_revision"]
 
 logger = logging.getLogger(__name__)
 
@@ -262,19 +264,3 @@ def write_config_revision(store: Store, exp_hash: str, plain: dict[str, Any], *,
             break
     store.sync(layout.config_folder(exp_hash))
     return key
-
-
-def newest_config(store: Store, exp_hash: str) -> str | None:
-    """Return the file name of the newest revision of the config, None without one."""
-    newest = max((r for n, r in config_revisions(store, exp_hash) if n == "config"), default=0)
-    key = layout.config_key(exp_hash, revision=newest)
-    return key.rpartition("/")[2] if newest else None
-
-
-def config_revisions(store: Store, exp_hash: str) -> list[tuple[str, int]]:
-    """Return (name, revision) of every config file of the experiment, ascending."""
-    parsed = (
-        layout.parse_config_name(exp_hash, file)
-        for file in store.list(layout.config_folder(exp_hash))
-    )
-    return sorted(p for p in parsed if p is not None)

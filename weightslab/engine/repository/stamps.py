@@ -9,14 +9,16 @@ import os
 import stat
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from weightslab.engine.repository import layout
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["LocalStamps"]
+    from weightslab.engine.storage.store import Store
+
+__all__ = ["LocalStamps", "NoStamps", "Stamps"]
 
 # A file that changes twice within one tick of the file system's clock looks the same after both, so
 # what is younger than that when it is read is read again. Linux ticks every 10 ms or faster (HZ >=
@@ -27,6 +29,45 @@ _COARSE_NS: Final = 1_000_000
 # A folder that is being copied into the root gets its names one after the other, with a large file
 # between two of them; so it counts as settled only when no name was added for a minute.
 _COPY_GRACE_NS: Final = 60_000_000_000
+
+
+class Stamps(Protocol):
+    """Tells whether files and folders are those that were read before."""
+
+    def file(self, key: str) -> str | None:
+        """Return the stamp of a file; None if it is not there."""
+        ...
+
+    def files(self, folder: str, ending: str) -> dict[str, str]:
+        """Return name -> stamp of the files in a folder whose names end like this."""
+        ...
+
+    def names(self, key: str) -> str | None:
+        """Return the stamp of the names in a folder; None if it is not there."""
+        ...
+
+
+class NoStamps:
+    """Stamps for a store that has none: whatever is there may have changed.
+
+    Args:
+        store: tells what is there.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def file(self, key: str) -> str | None:
+        """Return an empty stamp; None if the file is not there."""
+        return None if self._store.stat(key) is None else ""
+
+    def files(self, folder: str, ending: str) -> dict[str, str]:
+        """Return name -> an empty stamp."""
+        return {name: "" for name in self._store.list(folder) if name.endswith(ending)}
+
+    def names(self, key: str) -> str | None:  # noqa: ARG002 - the signature is that of `Stamps`
+        """Return an empty stamp: whoever reads the folder sees whether it is there."""
+        return ""
 
 
 class LocalStamps:
