@@ -82,7 +82,8 @@ def _options(
     ctx: typer.Context,
     root: RootOption = None,
     version: Annotated[  # noqa: ARG001 - the callback has done its work
-        bool, typer.Option("--version", help="Print the version.", callback=_tell_version, is_eager=True)
+        bool,
+        typer.Option("--version", help="Print the version.", callback=_tell_version, is_eager=True),
     ] = False,
 ) -> None:
     if root is not None:

@@ -49,7 +49,9 @@ def gc(  # noqa: PLR0913 - a command has as many arguments as options
     ] = None,
     training: Annotated[
         Optional[int],  # noqa: UP045 - as above
-        typer.Option("--training", min=0, help="Of what is kept, only the newest N keep optimizers."),
+        typer.Option(
+            "--training", min=0, help="Of what is kept, only the newest N keep optimizers."
+        ),
     ] = None,
     max_size: Annotated[
         Optional[str],  # noqa: UP045 - as above
@@ -100,7 +102,7 @@ def gc(  # noqa: PLR0913 - a command has as many arguments as options
             render.warn(problem)
 
 
-def _retention(  # noqa: PLR0913, PLR0917 - one argument for each option
+def _retention(
     latest: int | None,
     best: list[str],
     every: int | None,
@@ -120,7 +122,9 @@ def _retention(  # noqa: PLR0913, PLR0917 - one argument for each option
 
     kept: list[RetentionPolicy] = [LatestN(latest)] if latest is not None else []
     for told in best:
-        metric, _, mode = told.rpartition(":") if told.endswith((":min", ":max")) else (told, "", "min")
+        metric, _, mode = (
+            told.rpartition(":") if told.endswith((":min", ":max")) else (told, "", "min")
+        )
         kept.append(BestN(metric, 1, mode))
     if every is not None:
         kept.append(EveryNSteps(every))

@@ -42,7 +42,9 @@ def tree(
 
 def _content(document: dict[str, object]) -> dict[str, object]:
     """Return a document without its own frame: that of the command stands in its place."""
-    return {key: value for key, value in document.items() if key not in ("schema", "schema_version")}
+    return {
+        key: value for key, value in document.items() if key not in ("schema", "schema_version")
+    }
 
 
 def _say(text: str) -> None:

@@ -20,6 +20,7 @@ from weightslab.cli.tables import Column
 from weightslab.cli.texts import inert, number, size, when
 
 if TYPE_CHECKING:
+    from weightslab.engine.query.listing import Listing
     from weightslab.engine.root import CheckpointRoot
 
 __all__ = ["ls"]
@@ -47,7 +48,7 @@ _CHECKPOINTS = (
 )
 
 
-def ls(  # noqa: PLR0913 - a command has as many arguments as options
+def ls(
     ref: OptionalReference = None,
     checkpoints: Annotated[
         bool, typer.Option("--checkpoints", "-c", help="Checkpoints, of the whole root.")
@@ -75,18 +76,32 @@ def ls(  # noqa: PLR0913 - a command has as many arguments as options
     opened = open_root(root)
     if ref is None and not checkpoints:
         found = opened.experiments(where, order=order or "-created", limit=limit or None)
-        _show(opened, "experiments", found, as_json=as_json)
+        total = _total(opened, found, limit, kind="experiments", where=where)
+        _show(opened, "experiments", found, total, as_json=as_json)
         return
     exp_hash = None if ref is None else experiment_of(opened, ref)
     listed = opened.checkpoints(
         exp_hash, where=where, order=order or "-created", limit=limit or None
     )
-    _show(opened, "checkpoints", listed, as_json=as_json)
+    total = _total(opened, listed, limit, kind="checkpoints", where=where, exp_hash=exp_hash)
+    _show(opened, "checkpoints", listed, total, as_json=as_json)
 
 
-def _show(root: CheckpointRoot, kind: str, found: Any, *, as_json: bool) -> None:
-    rows: list[dict[str, Any]] = found.rows()
-    total: int = found.total
+def _total(
+    root: CheckpointRoot, found: Listing[Any], limit: int, *, kind: str, **about: str | None
+) -> int:
+    """Return how many there are, those beyond the limit too."""
+    if not limit or len(found) < limit:
+        return len(found)
+    from weightslab.engine.query.asking import count
+
+    return count(root, kind, **about)
+
+
+def _show(
+    root: CheckpointRoot, kind: str, found: Listing[Any], total: int, *, as_json: bool
+) -> None:
+    rows = found.rows()
     if as_json:
         content = {"root": str(root.path), "total": total, kind: rows}
         render.show_json("ls", content)
@@ -105,7 +120,7 @@ def _show(root: CheckpointRoot, kind: str, found: Any, *, as_json: bool) -> None
 
 def _experiment(row: dict[str, Any]) -> list[str]:
     return [
-        row["exp_hash"],
+        row["hash"],
         inert(row["name"] or ""),
         when(row["created_at"]),
         number(row["num_checkpoints"]),
@@ -120,7 +135,7 @@ def _experiment(row: dict[str, Any]) -> list[str]:
 
 def _checkpoint(row: dict[str, Any]) -> list[str]:
     return [
-        reference_of(row["exp_hash"], row["step"], row["revision"]),
+        reference_of(row["hash"], row["step"], row["revision"]),
         when(row["created_at"]),
         metrics_text(row["metrics"]),
         size(row["size_bytes"]),

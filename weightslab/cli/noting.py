@@ -158,7 +158,9 @@ def _find(
         raise ValueError(f"say which {kind}: give its text")
     found = [n for n in _standing(root, kind, exp_hash, about) if n.text == text]
     if not found:
-        raise ObjectNotFoundError(f"{exp_hash} has no such {kind}", hint=f"weightslab {kind} {exp_hash} lists them")
+        raise ObjectNotFoundError(
+            f"{exp_hash} has no such {kind}", hint=f"weightslab {kind} {exp_hash} lists them"
+        )
     return found[-1]
 
 

@@ -41,7 +41,7 @@ class _Wanted(NamedTuple):
         return f"checkpoint {reference_of(self.exp_hash, self.step, self.revision or 1)}"
 
 
-def rm(  # noqa: PLR0913 - a command has as many arguments as options
+def rm(
     refs: ReferencesArgument,
     forever: Annotated[
         bool, typer.Option("--forever", help="Delete checkpoints at once, past the trash.")
@@ -65,7 +65,9 @@ def rm(  # noqa: PLR0913 - a command has as many arguments as options
     opened = open_root(root, write=not dry_run)
     wanted = list(dict.fromkeys(_wanted(opened, ref) for ref in refs))
     for one in wanted:
-        render.say(f"{one.label}: {number(one.num_checkpoints)} checkpoints, {size(one.size_bytes)}")
+        render.say(
+            f"{one.label}: {number(one.num_checkpoints)} checkpoints, {size(one.size_bytes)}"
+        )
     if dry_run:
         render.note("nothing was changed")
         return

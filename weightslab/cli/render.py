@@ -28,7 +28,14 @@ if TYPE_CHECKING:
 __all__ = ["Terminal", "confirm", "prepare", "progress", "say", "show_error", "show_json", "warn"]
 
 SCHEMA_VERSION: Final = 1
-_COLOURS: Final = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "cyan": "36"}
+_COLOURS: Final = {
+    "bold": "1",
+    "dim": "2",
+    "red": "31",
+    "green": "32",
+    "yellow": "33",
+    "cyan": "36",
+}
 _PLAIN_LOCALES: Final = ("C", "POSIX")
 
 
@@ -139,9 +146,7 @@ def say_table(
     def paint(at: int, line: str) -> str:
         return terminal.paint(line, "bold" if at < 0 else styles(at))
 
-    say(
-        *layout_table(columns, rows, width=terminal.width, mark=terminal.mark, paint=paint)
-    )
+    say(*layout_table(columns, rows, width=terminal.width, mark=terminal.mark, paint=paint))
 
 
 def say_facts(facts: Iterable[tuple[str, str]]) -> None:
@@ -209,7 +214,12 @@ def progress(label: str) -> Iterator[Callable[[int, int], object] | None]:
         return
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=_console(), transient=True) as bar:
         task = bar.add_task(inert(label), total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)

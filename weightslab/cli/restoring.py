@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Optional, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
@@ -91,10 +91,14 @@ def _find(entries: list[TrashEntry], ref: str) -> TrashEntry:
     ]
     hashes = {entry.name.exp_hash for entry in found}
     if len(hashes) > 1:
-        raise ValueError(f"{told.exp_hash!r} is the beginning of several: {', '.join(sorted(hashes))}")
+        raise ValueError(
+            f"{told.exp_hash!r} is the beginning of several: {', '.join(sorted(hashes))}"
+        )
     if not found:
-        raise ObjectNotFoundError(f"{inert(ref)} is not in the trash", hint="weightslab restore lists it")
-    return max(found, key=lambda e: (e.trashed_at.timestamp() if e.trashed_at else 0.0))
+        raise ObjectNotFoundError(
+            f"{inert(ref)} is not in the trash", hint="weightslab restore lists it"
+        )
+    return max(found, key=lambda e: e.trashed_at.timestamp() if e.trashed_at else 0.0)
 
 
 def _list(root: CheckpointRoot, entries: list[TrashEntry], *, as_json: bool) -> None:

@@ -30,9 +30,11 @@ _MAX_SHOWN = 10
 _MAX_COLUMNS = 60
 
 
-def samples(  # noqa: PLR0913 - a command has as many arguments as options
+def samples(
     ref: ReferenceArgument,
-    uids: Annotated[bool, typer.Option("--uids", help="Print the active UIDs, one a line.")] = False,
+    uids: Annotated[
+        bool, typer.Option("--uids", help="Print the active UIDs, one a line.")
+    ] = False,
     discarded: Annotated[
         bool, typer.Option("--discarded", help="Print the discarded UIDs, one a line.")
     ] = False,

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from weightslab.engine.repository.manifest import Manifest
     from weightslab.engine.repository.notes import ExperimentNotes, Note
     from weightslab.engine.root import CheckpointRoot
-    from weightslab.engine.values import ParentLink
 
 __all__ = ["show"]
 
@@ -60,7 +59,9 @@ def show(
             raise ValueError(f"tensors are those of a checkpoint: {ref}@latest")
         found = _experiment(opened, exp_hash)
     else:
-        manifest = opened.manifest(opened.get_checkpoint(exp_hash, name.step, revision=name.revision))
+        manifest = opened.manifest(
+            opened.get_checkpoint(exp_hash, name.step, revision=name.revision)
+        )
         found = _checkpoint(manifest, tensors=tensors or as_json)
     _add_descriptions(opened, found, exp_hash, config=config, architecture=architecture)
     if as_json:
@@ -81,7 +82,9 @@ def _experiment(root: CheckpointRoot, exp_hash: str) -> dict[str, Any]:
 
 
 def _notes(notes: ExperimentNotes) -> dict[str, Any]:
-    told = {kind: [_note(note) for note in getattr(notes, kind)] for kind in ("notes", "tags", "pins")}
+    told = {
+        kind: [_note(note) for note in getattr(notes, kind)] for kind in ("notes", "tags", "pins")
+    }
     return told | {"damaged_notes": list(notes.damaged)}
 
 

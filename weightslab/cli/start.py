@@ -48,7 +48,7 @@ def _guarded(words: list[str]) -> int:
         return _run(words)
     except (KeyboardInterrupt, BrokenPipeError):
         raise
-    except Exception as error:  # noqa: BLE001 - the top of the program: said in words, see below
+    except Exception as error:
         if os.environ.get(DEBUG):
             raise
         failure = _Failure.of(error)

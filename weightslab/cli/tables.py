@@ -63,9 +63,7 @@ def layout_table(
     if width is not None:
         widths = _fitted(columns, widths, width)
     lines = [[column.title for column in columns], *rows]
-    return [
-        paint(n - 1, _line(columns, row, widths, width, mark)) for n, row in enumerate(lines)
-    ]
+    return [paint(n - 1, _line(columns, row, widths, width, mark)) for n, row in enumerate(lines)]
 
 
 def _fitted(columns: Sequence[Column], wanted: dict[int, int], width: int) -> dict[int, int]:

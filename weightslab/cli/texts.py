@@ -75,7 +75,13 @@ def number(value: Any) -> str:
     if isinstance(value, bool) or value is None:
         return "" if value is None else str(value).lower()
     if isinstance(value, int):
-        return f"{value:,}" if abs(value) < 10**15 else f"{value:.4g}" if abs(value) < 10**300 else "huge"
+        return (
+            f"{value:,}"
+            if abs(value) < 10**15
+            else f"{value:.4g}"
+            if abs(value) < 10**300
+            else "huge"
+        )
     if isinstance(value, float):
         return f"{value:.4g}"
     return inert(value)
@@ -114,7 +120,9 @@ def _finite(value: float) -> float:
 
 def _grouped(values: list[float], width: int) -> list[float | None]:
     count = min(len(values), max(width, 1))
-    groups = (values[i * len(values) // count : (i + 1) * len(values) // count] for i in range(count))
+    groups = (
+        values[i * len(values) // count : (i + 1) * len(values) // count] for i in range(count)
+    )
     return [_mean(group) for group in groups]
 
 

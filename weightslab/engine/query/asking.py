@@ -18,7 +18,7 @@ from weightslab.engine.repository.consulting import Needs
 from weightslab.engine.repository.fact_tables import experiment_number, to_text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
     from datetime import datetime
 
     from weightslab.engine.query.fields import Known
@@ -162,6 +162,25 @@ def best(
     full = None if exp_hash is None else root.get_hash(exp_hash)
     search = _Search(root, CHECKPOINTS, where=where, exp_hash=full)
     return search.consult(lambda desk: _best(search, desk, metric, mode))
+
+
+def count(
+    root: Asked, kind: str, *, where: str | None = None, exp_hash: str | None = None
+) -> int:
+    """Return how many `experiments` or `checkpoints` a filter wants, without reading them.
+
+    Args:
+        root: the root.
+        kind: `experiments` or `checkpoints`.
+        where: a filter; None for all.
+        exp_hash: only this experiment; hash or prefix.
+    Raises: ExperimentNotFoundError; FilterError.
+    """
+    scope = {"experiments": EXPERIMENTS, "checkpoints": CHECKPOINTS}[kind]
+    full = None if exp_hash is None else root.get_hash(exp_hash)
+    search = _Search(root, scope, where=where, exp_hash=full)
+    found: int = search.consult(lambda desk: search.select(desk, "count(*)", "1")[0][0])
+    return found
 
 
 def _best(search: _Search, desk: Desk, metric: str, mode: str) -> CheckpointEntry | None:
