@@ -16,26 +16,26 @@ if TYPE_CHECKING:
 
 __all__ = ["COMMANDS", "make_app"]
 
-# command -> module; the name of its function is that of the command
+# command -> module, and its line in the list; the name of its function is that of the command
 COMMANDS: Final = {
-    "ls": "listing",
-    "show": "showing",
-    "tree": "lineage",
-    "log": "metrics",
-    "samples": "samples",
-    "diff": "comparing",
-    "audit": "auditing",
-    "reproduce": "reproducing",
-    "du": "usage",
-    "verify": "checking",
-    "doctor": "mending",
-    "gc": "collecting",
-    "rm": "removing",
-    "restore": "restoring",
-    "pin": "noting",
-    "tag": "noting",
-    "note": "noting",
-    "export": "exporting",
+    "ls": ("listing", "List experiments, or the checkpoints of one."),
+    "show": ("showing", "Show an experiment or a checkpoint."),
+    "tree": ("lineage", "Show which experiment came from which."),
+    "log": ("metrics", "Show metrics as curves."),
+    "samples": ("samples", "Show the samples of an experiment."),
+    "diff": ("comparing", "Compare experiments or checkpoints."),
+    "audit": ("auditing", "Tell which checkpoints saw a sample."),
+    "reproduce": ("reproducing", "Tell how to make an experiment again."),
+    "du": ("usage", "Tell how many bytes experiments take."),
+    "verify": ("checking", "Read every byte, and tell what is wrong."),
+    "doctor": ("mending", "Tell what is in the way, and mend it."),
+    "gc": ("collecting", "Drop checkpoints that nothing keeps."),
+    "rm": ("removing", "Delete checkpoints or experiments."),
+    "restore": ("restoring", "Bring checkpoints back from the trash."),
+    "pin": ("noting", "Keep something from being deleted."),
+    "tag": ("noting", "Give something a tag, or list tags."),
+    "note": ("noting", "Write a note or a name, or list notes."),
+    "export": ("exporting", "Write weights into one new file."),
 }
 _HELP: Final = """What a root of checkpoints holds: find, compare, understand, care for it.
 
@@ -67,8 +67,9 @@ def make_app(words: Iterable[str]) -> typer.Typer:
     app.callback(help=_HELP)(_options)
     called = next((word for word in words if word in COMMANDS), None)
     for name in COMMANDS if called is None else (called,):
-        module = import_module(f"weightslab.cli.{COMMANDS[name]}")
-        app.command(name)(getattr(module, name))
+        module, told = COMMANDS[name]
+        function = getattr(import_module(f"weightslab.cli.{module}"), name)
+        app.command(name, short_help=told)(function)
     return app
 
 

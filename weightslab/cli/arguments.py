@@ -36,7 +36,7 @@ def complete_reference(ctx: typer.Context, incomplete: str) -> list[str]:
 
 
 RootOption = Annotated[
-    Optional[Path],  # noqa: UP045 - typer reads it at run time, on Python 3.10 too
+    Optional[Path],
     typer.Option(
         "--root", help=f"The root folder; by default that of {VARIABLE}, else root_experiment."
     ),
@@ -47,15 +47,15 @@ DryRunOption = Annotated[
     bool, typer.Option("--dry-run", "-n", help="Change nothing; tell what would be done.")
 ]
 WhereOption = Annotated[
-    Optional[str],  # noqa: UP045 - as above
+    Optional[str],
     typer.Option("--where", "-w", help="Only those for which this filter is true."),
 ]
 OrderOption = Annotated[
-    Optional[str],  # noqa: UP045 - as above
+    Optional[str],
     typer.Option("--order", "-o", help="Keys to order by, joined by commas; -KEY is descending."),
 ]
 PlotOption = Annotated[
-    Optional[Path],  # noqa: UP045 - as above
+    Optional[Path],
     typer.Option("--plot", help="Draw it into this PNG file (extra `plot`)."),
 ]
 ReferenceArgument = Annotated[
@@ -71,7 +71,7 @@ ReferencesArgument = Annotated[
     ),
 ]
 OptionalReference = Annotated[
-    Optional[str],  # noqa: UP045 - as above
+    Optional[str],
     typer.Argument(
         metavar="[REF]", help=f"{NAMES}.", autocompletion=complete_reference, show_default=False
     ),

@@ -12,7 +12,7 @@ from weightslab.cli import render
 from weightslab.cli.arguments import JsonOption, RootOption, complete_reference, experiment_of
 from weightslab.cli.roots import open_root
 from weightslab.cli.tables import Column
-from weightslab.cli.texts import inert, number, when
+from weightslab.cli.texts import counted, inert, number, when
 
 if TYPE_CHECKING:
     from weightslab.engine.audit.report import AuditedCheckpoint, AuditReport
@@ -33,15 +33,15 @@ _MAX_UIDS = 8
 
 def audit(
     uids: Annotated[
-        Optional[list[str]],  # noqa: UP045 - typer reads it at run time, on Python 3.10 too
+        Optional[list[str]],
         typer.Argument(metavar="UID...", help="The samples.", show_default=False),
     ] = None,
     file: Annotated[
-        Optional[Path],  # noqa: UP045 - as above
+        Optional[Path],
         typer.Option("--file", "-f", help="A file with one UID a line; - for the input."),
     ] = None,
     experiment: Annotated[
-        Optional[str],  # noqa: UP045 - as above
+        Optional[str],
         typer.Option(
             "--experiment",
             metavar="REF",
@@ -101,7 +101,7 @@ def _show(report: AuditReport, *, everything: bool) -> None:
         styles = [_STYLES.get(found.verdict, "") for found in listed]
         render.say_table(_COLUMNS, [_row(found) for found in listed], styles=lambda at: styles[at])
     counts = ", ".join(f"{number(count)} {verdict}" for verdict, count in report.counts.items())
-    render.say(f"{number(len(report))} checkpoints: {counts}")
+    render.say(f"{counted(len(report), 'checkpoint')}: {counts}")
     if report.never_active:
         render.warn(f"active in no experiment that could be read: {_few(report.never_active)}")
     newest = report.newest_clean

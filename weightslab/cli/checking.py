@@ -9,7 +9,7 @@ import typer
 from weightslab.cli import render
 from weightslab.cli.arguments import JsonOption, OptionalReference, RootOption, chosen, has_revision
 from weightslab.cli.roots import open_root
-from weightslab.cli.texts import inert, number, size
+from weightslab.cli.texts import counted, inert, size
 
 if TYPE_CHECKING:
     from weightslab.engine.repository.findings import Finding, VerifyReport
@@ -71,9 +71,9 @@ def _show(report: VerifyReport) -> None:
         kind = "damaged" if finding.is_damage else "unreadable"
         render.say(f"{terminal.paint(kind, 'red')}  {inert(finding)}")
     count = len(report.findings)
-    told = f"{number(count)} finding{'' if count == 1 else 's'}" if count else "nothing is wrong"
+    told = counted(count, "finding") if count else "nothing is wrong"
     head = terminal.paint(told, "red" if count else "green")
     render.say(
-        f"{head}: {number(report.num_checkpoints)} checkpoints, {number(report.num_files)} files,"
-        f" {size(report.size_bytes)}"
+        f"{head}: {counted(report.num_checkpoints, 'checkpoint')},"
+        f" {counted(report.num_files, 'file')}, {size(report.size_bytes)}"
     )

@@ -13,7 +13,7 @@ from weightslab.cli.arguments import DryRunOption, JsonOption, RootOption, YesOp
 from weightslab.cli.listing import reference_of
 from weightslab.cli.roots import open_root
 from weightslab.cli.tables import Column
-from weightslab.cli.texts import inert, number, size
+from weightslab.cli.texts import counted, inert, number, size
 
 if TYPE_CHECKING:
     from weightslab.engine.collecting.report import GcReport
@@ -32,33 +32,33 @@ _COLUMNS: Final = (
 _MAX_LINES: Final = 200
 
 
-def gc(  # noqa: PLR0913 - a command has as many arguments as options
+def gc(
     latest: Annotated[
-        Optional[int],  # noqa: UP045 - typer reads it at run time, on Python 3.10 too
+        Optional[int],
         typer.Option("--latest", min=1, help="Keep the newest N of each experiment."),
     ] = None,
     best: Annotated[
-        Optional[list[str]],  # noqa: UP045 - as above
+        Optional[list[str]],
         typer.Option(
             "--best", metavar="METRIC[:max]", help="Keep the best by a metric; may be repeated."
         ),
     ] = None,
     every: Annotated[
-        Optional[int],  # noqa: UP045 - as above
+        Optional[int],
         typer.Option("--every", min=1, help="Keep one of every N steps."),
     ] = None,
     training: Annotated[
-        Optional[int],  # noqa: UP045 - as above
+        Optional[int],
         typer.Option(
             "--training", min=0, help="Of what is kept, only the newest N keep optimizers."
         ),
     ] = None,
     max_size: Annotated[
-        Optional[str],  # noqa: UP045 - as above
+        Optional[str],
         typer.Option("--max-size", metavar="SIZE", help="At most so much an experiment: 20GB."),
     ] = None,
     trash_days: Annotated[
-        Optional[float],  # noqa: UP045 - as above
+        Optional[float],
         typer.Option("--trash-days", min=0, help="How long what was dropped can be restored."),
     ] = None,
     dry_run: DryRunOption = False,
@@ -153,7 +153,7 @@ def _question(report: GcReport) -> str:
     """Return what has to be agreed to."""
     words = []
     if report.dropped:
-        words.append(f"move {number(len(report.dropped))} checkpoints to the trash")
+        words.append(f"move {counted(len(report.dropped), 'checkpoint')} to the trash")
     if report.thinned:
         words.append(f"delete the training state of {number(len(report.thinned))}")
     if report.emptied:
@@ -181,7 +181,7 @@ def _show(report: GcReport) -> None:
 def _summary(report: GcReport) -> str:
     would = "would be " if report.dry_run else ""
     words = [
-        f"{number(len(report.dropped))} checkpoints {would}dropped",
+        f"{counted(len(report.dropped), 'checkpoint')} {would}dropped",
         f"{number(len(report.thinned))} thinned",
         f"{number(len(report.kept))} kept",
         f"{size(report.freed_bytes)} {would}freed",

@@ -45,7 +45,7 @@ def diff(
         bool, typer.Option("--weights", help="Compare the tensors, too, module by module.")
     ] = False,
     tensors: Annotated[
-        Optional[list[str]],  # noqa: UP045 - typer reads it at run time, on Python 3.10 too
+        Optional[list[str]],
         typer.Option(
             "--tensors", metavar="GLOB", help="Only tensors with such names; may be repeated."
         ),

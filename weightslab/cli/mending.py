@@ -9,7 +9,7 @@ import typer
 from weightslab.cli import render
 from weightslab.cli.arguments import DryRunOption, JsonOption, RootOption, YesOption
 from weightslab.cli.roots import open_root
-from weightslab.cli.texts import inert, number
+from weightslab.cli.texts import counted, inert, number
 
 if TYPE_CHECKING:
     from weightslab.engine.care.diagnosis import Diagnosis
@@ -79,5 +79,5 @@ def _show(found: Diagnosis) -> None:
     count = (
         f"{number(found.num_experiments)} experiments, {number(found.num_checkpoints)} checkpoints"
     )
-    healthy = "nothing is wrong" if found.is_healthy else f"{number(len(found))} problems"
+    healthy = "nothing is wrong" if found.is_healthy else counted(len(found), "problem")
     render.say(f"{terminal.paint(healthy, 'green' if found.is_healthy else 'red')}: {count}")

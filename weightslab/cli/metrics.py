@@ -41,7 +41,7 @@ _COLUMNS = (
 def log(
     ref: OptionalReference = None,
     metric: Annotated[
-        Optional[str],  # noqa: UP045 - typer reads it at run time, on Python 3.10 too
+        Optional[str],
         typer.Option("--metric", "-m", help="Only this metric."),
     ] = None,
     limit: Annotated[

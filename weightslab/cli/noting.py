@@ -26,7 +26,7 @@ __all__ = ["note", "pin", "tag"]
 
 RemoveOption = Annotated[bool, typer.Option("--remove", help="Take it back.")]
 TextArgument = Annotated[
-    Optional[str],  # noqa: UP045 - typer reads it at run time, on Python 3.10 too
+    Optional[str],
     typer.Argument(metavar="[TEXT]", help="What is said.", show_default=False),
 ]
 

@@ -17,7 +17,8 @@ from weightslab.cli.arguments import (
 )
 from weightslab.cli.listing import reference_of
 from weightslab.cli.roots import open_root
-from weightslab.cli.texts import number, size
+from weightslab.cli.texts import counted, size
+from weightslab.engine.errors import PinnedError
 
 if TYPE_CHECKING:
     from weightslab.engine.root import CheckpointRoot
@@ -66,7 +67,7 @@ def rm(
     wanted = list(dict.fromkeys(_wanted(opened, ref) for ref in refs))
     for one in wanted:
         render.say(
-            f"{one.label}: {number(one.num_checkpoints)} checkpoints, {size(one.size_bytes)}"
+            f"{one.label}: {counted(one.num_checkpoints, 'checkpoint')}, {size(one.size_bytes)}"
         )
     if dry_run:
         render.note("nothing was changed")
@@ -74,7 +75,11 @@ def rm(
     if not render.confirm(_question(wanted, forever=forever), yes=yes):
         raise typer.Exit(1)
     for one in wanted:
-        _remove(opened, one, forever=forever, force=force)
+        try:
+            _remove(opened, one, forever=forever, force=force)
+        except PinnedError as error:
+            error.hint = "pin REF --remove takes the pin back; --force deletes it as it is"
+            raise
 
 
 def _wanted(root: CheckpointRoot, ref: str) -> _Wanted:
@@ -93,17 +98,17 @@ def _question(wanted: list[_Wanted], *, forever: bool) -> str:
     good = [one for one in wanted if one.step is None or forever]
     count = sum(one.num_checkpoints for one in wanted)
     if not good:
-        return f"move {number(count)} checkpoints to the trash?"
+        return f"move {counted(count, 'checkpoint')} to the trash?"
     experiments = sum(one.step is None for one in wanted)
-    words = [f"{number(experiments)} experiments"] if experiments else []
-    words.append(f"{number(sum(one.num_checkpoints for one in good))} checkpoints")
+    words = [counted(experiments, "experiment")] if experiments else []
+    words.append(counted(sum(one.num_checkpoints for one in good), "checkpoint"))
     return f"delete {' with '.join(words)} for good?"
 
 
 def _remove(root: CheckpointRoot, one: _Wanted, *, forever: bool, force: bool) -> None:
     if one.step is None:
         gone = root.delete(one.exp_hash, force=force)
-        render.say(f"deleted {one.exp_hash}, {number(len(gone))} checkpoints")
+        render.say(f"deleted {one.exp_hash}, {counted(len(gone), 'checkpoint')}")
     elif forever:
         for stem in root.delete(one.exp_hash, step=one.step, revision=one.revision, force=force):
             render.say(f"deleted {stem}")

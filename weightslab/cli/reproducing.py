@@ -18,7 +18,7 @@ __all__ = ["reproduce"]
 def reproduce(
     ref: ReferenceArgument,
     write: Annotated[
-        Optional[Path],  # noqa: UP045 - typer reads it at run time, on Python 3.10 too
+        Optional[Path],
         typer.Option("--write", metavar="FOLDER", help="Write config, samples, diff there."),
     ] = None,
     root: RootOption = None,

@@ -40,7 +40,7 @@ def complete_trashed(ctx: typer.Context, incomplete: str) -> list[str]:
 
 def restore(
     refs: Annotated[
-        Optional[list[str]],  # noqa: UP045 - typer reads it at run time, on Python 3.10 too
+        Optional[list[str]],
         typer.Argument(
             metavar="[REF...]",
             help="HASH@STEP, HASH@STEP.rN.",

@@ -39,7 +39,7 @@ def samples(
         bool, typer.Option("--discarded", help="Print the discarded UIDs, one a line.")
     ] = False,
     against: Annotated[
-        Optional[str],  # noqa: UP045 - typer reads it at run time, on Python 3.10 too
+        Optional[str],
         typer.Option(
             "--against",
             metavar="REF",

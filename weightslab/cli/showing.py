@@ -204,7 +204,7 @@ def _checkpoint_facts(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 def _parent(link: dict[str, Any]) -> str:
     if link["kind"] != "checkpoint":
-        return {"fresh": "a new model"}.get(link["kind"], link["kind"])
+        return {"fresh": "a new model"}.get(link["kind"], str(link["kind"]))
     told = reference_of(inert(link["exp_hash"]), link["step"], link["revision"] or 1)
     through = f" through {', '.join(map(inert, link['via']))}" if link["via"] else ""
     return told + through

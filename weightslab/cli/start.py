@@ -88,7 +88,9 @@ class _Failure:
         """Return what is told of an exception."""
         kind = type(error).__name__
         if isinstance(error, CheckpointError):
-            return cls(kind, error.message, error.hint, error.exit_code, error.context)
+            picture = getattr(error, "picture", "")  # of a filter: the place is marked
+            message = f"{error.message}\n{picture}" if picture else error.message
+            return cls(kind, message, error.hint, error.exit_code, error.context)
         if isinstance(error, render.NeedsAnswerError):
             return cls("UsageError", str(error), "pass --yes to do it without asking", USAGE, {})
         told = getattr(error, "format_message", None)

@@ -13,7 +13,7 @@ from unicodedata import combining, east_asian_width
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["columns_of", "cut", "inert", "number", "size", "sparkline", "when"]
+__all__ = ["columns_of", "counted", "cut", "inert", "number", "size", "sparkline", "when"]
 
 _BARS: Final = "▁▂▃▄▅▆▇█"
 _ASCII_BARS: Final = "_.-:=+*#"
@@ -85,6 +85,11 @@ def number(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
     return inert(value)
+
+
+def counted(count: int, noun: str) -> str:
+    """Return `1 checkpoint`, `2 checkpoints`, `no checkpoints`."""
+    return f"{number(count) if count else 'no'} {noun}{'' if count == 1 else 's'}"
 
 
 def when(moment: datetime | str | None) -> str:
