@@ -74,12 +74,12 @@ def rm(
         return
     if not render.confirm(_question(wanted, forever=forever), yes=yes):
         raise typer.Exit(1)
-    for one in wanted:
-        try:
+    try:
+        for one in wanted:
             _remove(opened, one, forever=forever, force=force)
-        except PinnedError as error:
-            error.hint = "pin REF --remove takes the pin back; --force deletes it as it is"
-            raise
+    except PinnedError as error:
+        error.hint = "pin REF --remove takes the pin back; --force deletes it as it is"
+        raise
 
 
 def _wanted(root: CheckpointRoot, ref: str) -> _Wanted:
