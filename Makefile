@@ -8,6 +8,9 @@ READY  := $(VENV)/.ready
 ROOT   ?= demo_root
 JOBS   ?= 2
 
+# without compiled files each of the many short processes of the tests compiles the package again
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test test-fast test-crash lint fix bench docs clean
 
 $(READY): pyproject.toml constraints.txt

@@ -5,7 +5,21 @@ import shutil
 import signal
 import tempfile
 
+import pytest
+
 _KEY = "WEIGHTSLAB_CATALOG"
+# many cases, processes and kills: `make test-fast` leaves them to `make test`
+_SLOW_FOLDERS = {"crash", "identity", "integration", "properties", "stateful"}
+
+
+def pytest_collection_modifyitems(config, items):
+    tests = config.rootpath / "tests"
+    for item in items:
+        if (
+            item.path.is_relative_to(tests)
+            and item.path.relative_to(tests).parts[0] in _SLOW_FOLDERS
+        ):
+            item.add_marker(pytest.mark.slow)
 
 
 def pytest_configure(config):

@@ -100,6 +100,7 @@ def test_the_example_accepts_every_sealed_file_of_a_root(root, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["experiment.json", "hp/*_config.yaml"])
+@pytest.mark.slow
 def test_the_example_notices_a_flipped_bit_in_every_byte(root, tmp_path, monkeypatch, name):
     whole = min(root.glob(f"checkpoints/*/{name}")).read_bytes()
     path = tmp_path / "damaged"

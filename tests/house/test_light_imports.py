@@ -57,6 +57,7 @@ def run(script, *arguments):
     return json.loads(done.stdout)
 
 
+@pytest.mark.slow
 def test_torch_free_modules_do_not_import_torch():
     """One process imports all; the first module after which torch is there is the culprit."""
     names = [module for name in TORCH_FREE for module in modules_of(name)]
@@ -91,6 +92,7 @@ def test_list_of_torch_free_modules_is_true(name):
         "import weightslab.engine.root",
     ],
 )
+@pytest.mark.slow
 def test_doors_open_without_heavy_packages(statement):
     """On top of torch, which brings what it brings."""
     module = statement.split()[1]

@@ -30,6 +30,7 @@ from weightslab.components.session import Session, is_writer, unwrapped, world_o
 from weightslab.engine.errors import AsyncSaveError
 from weightslab.engine.identity.config import describe_config
 from weightslab.engine.identity.explain import diff_configs
+from weightslab.engine.identity.library import checked_libraries
 from weightslab.engine.loading.options import LoadOptions
 from weightslab.engine.repository import layout, opening
 from weightslab.engine.repository.data_file import save_backup
@@ -79,6 +80,8 @@ class CheckpointManagerV2:
             end of a `with` block and of the interpreter wait for it.
         config_exclude: dotted config keys that are not part of the identity (`"data.dir"`), besides
             the few that never are.
+        libraries: top-level packages whose classes and functions are known by name and constructor
+            arguments, like those of torch, and not by their code.
         queue_depth: snapshots that may be under way at once with `async_save`, each in memory as
             large as the state; a save beyond waits for the oldest.
         save_policy: when `step` saves: `FixedInterval(100) | OnPreemption() | AtExit()`.
@@ -89,13 +92,14 @@ class CheckpointManagerV2:
     Raises: NotFoundError (read-only root that is not there), StorageError.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - options with defaults, each of them keyword-only
         self,
         root_log_dir: str | os.PathLike[str] = "root_experiment",
         *,
         read_only: bool = False,
         async_save: bool = False,
         config_exclude: Sequence[str] = (),
+        libraries: Sequence[str] = (),
         queue_depth: int = 1,
         save_policy: SavePolicy | None = None,
         retention: Retention | RetentionPolicy | AnyOf | ByteBudget | None = None,
@@ -107,6 +111,7 @@ class CheckpointManagerV2:
             read_only=read_only,
             async_save=async_save,
             exclude=config_exclude,
+            libraries=checked_libraries(libraries),
             queue_depth=queue_depth,
             retention=None if retention is None else Retention.of(retention),
         )
@@ -182,6 +187,7 @@ class CheckpointManagerV2:
             config,
             active_data_uids,
             exclude=self._session.exclude,
+            libraries=self._session.libraries,
             last=self._session.current,
         )
         if parent is not None and (not isinstance(parent, tuple) or len(parent) != 2):  # noqa: PLR2004
@@ -395,7 +401,8 @@ class CheckpointManagerV2:
         """
         self._session.check_writable("save the architecture")
         current = self._session.get_current("save the architecture")
-        check_model(current, self._session.live.get_model(model, model_name))
+        found = self._session.live.get_model(model, model_name)
+        check_model(current, found, libraries=self._session.libraries)
         if is_writer():
             record = new_record(current, clock=self.root.clock, compared_with=None, changes=[])
             opening.open_experiment(self.root.store, record, current.content, force=True)

@@ -9,6 +9,7 @@ from weightslab.engine import compare
 from weightslab.engine.compare import Description
 from weightslab.engine.identity.canonical import combine, exp_hash_of
 from weightslab.engine.identity.config import ConfigDescription, describe_config
+from weightslab.engine.identity.library import checked_libraries
 from weightslab.engine.identity.samples import SampleSet
 from weightslab.engine.repository.experiment import Components
 from weightslab.engine.values import Explanation
@@ -54,9 +55,15 @@ class ExperimentHashGenerator:
 
     Args:
         config_exclude: full dotted config paths (`data.dir`) that do not count.
+        libraries: top-level packages whose classes are known by name and constructor arguments, like
+            those of torch, and not by their code.
+    Raises: TypeError, ValueError.
     """
 
-    def __init__(self, *, config_exclude: Sequence[str] = ()) -> None:
+    def __init__(
+        self, *, config_exclude: Sequence[str] = (), libraries: Sequence[str] = ()
+    ) -> None:
+        self._libraries = checked_libraries(libraries)
         self._exclude = config_exclude if isinstance(config_exclude, str) else (*config_exclude,)
         self._last: _Described | None = None
         self._before_last: _Described | None = None
@@ -119,7 +126,7 @@ class ExperimentHashGenerator:
         if model is not None:
             from weightslab.engine.identity.architecture import describe_model
 
-            described_model = describe_model(model)
+            described_model = describe_model(model, libraries=self._libraries)
         return _Described(
             model=described_model,
             config=None if config is None else describe_config(config, exclude=self._exclude),

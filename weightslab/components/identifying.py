@@ -18,7 +18,7 @@ from weightslab.engine.saving.drift import check_digest, check_outline
 from weightslab.engine.saving.writer import library_versions
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from datetime import datetime
 
     from weightslab.components.live_objects import LiveObjects
@@ -77,6 +77,7 @@ def identify(
     uids: Any,
     *,
     exclude: Sequence[str],
+    libraries: Iterable[str] = (),
     last: Identification | None,
 ) -> Identification:
     """Describe what is given, else what is live, else keep what was described last.
@@ -90,7 +91,7 @@ def identify(
         parts_of(found_model)  # names that no file could have are refused before a hash is taken
     found_config = live.find_config(config)
     active = live.find_samples(uids)
-    described = None if found_model is None else describe_model(found_model)
+    described = None if found_model is None else describe_model(found_model, libraries=libraries)
     settings = None if found_config is None else describe_config(found_config, exclude=exclude)
     kept = last.components if last is not None else Components()
     components = Components(
@@ -180,7 +181,7 @@ def check_drift(current: Identification, model: Any, samples: SampleSet | None) 
         )
 
 
-def check_model(current: Identification, model: Any) -> None:
+def check_model(current: Identification, model: Any, *, libraries: Iterable[str] = ()) -> None:
     """Raise unless `current` has a model, and that is the whole description of `model`.
 
     Raises: StateMismatchError.
@@ -190,7 +191,7 @@ def check_model(current: Identification, model: Any) -> None:
             f"the experiment {current.exp_hash} has no model",
             hint="call update_experiment_hash(model=...), which writes the architecture too",
         )
-    found = describe_model(model).digest
+    found = describe_model(model, libraries=libraries).digest
     check_digest(current.components.model, found, what="model", exp_hash=current.exp_hash)
 
 

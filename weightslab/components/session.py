@@ -47,6 +47,7 @@ class Session:
         read_only: write nothing.
         async_save: save in the background.
         exclude: config keys that do not count.
+        libraries: packages that count as libraries besides the list.
         queue_depth: snapshots under way at once.
         retention: what to keep after each save; None keeps everything.
     Attributes:
@@ -73,6 +74,7 @@ class Session:
         read_only: bool,
         async_save: bool,
         exclude: Sequence[str],
+        libraries: frozenset[str] = frozenset(),
         queue_depth: int,
         retention: Retention | None = None,
     ) -> None:
@@ -81,6 +83,7 @@ class Session:
         )
         self.read_only = read_only
         self.exclude = tuple(exclude)
+        self.libraries = libraries
         self.live = LiveObjects()
         self.tracking = Tracking()
         self.ancestry = Ancestry(str(self.root.path))

@@ -86,6 +86,7 @@ def test_key_that_is_excluded_in_one_experiment_alone_is_a_change(tmp_path):
     ]
 
 
+@pytest.mark.slow
 def test_code_of_experiments_is_told_without_the_code_and_without_torch(tmp_path):
     """The sources are deleted, the root is moved, and torch cannot be imported."""
     sources, hashes = tmp_path / "sources", []

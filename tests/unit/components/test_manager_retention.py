@@ -70,6 +70,7 @@ def test_older_checkpoints_lose_their_optimizer_state_and_still_load(train_with)
     assert again.load_latest_checkpoint(model, optimizer=optimizer)["step"] == 5
 
 
+@pytest.mark.slow
 def test_only_the_experiment_that_was_saved_to_is_looked_at_unless_the_scope_is_the_root(
     tmp_path,
 ):

@@ -96,6 +96,7 @@ def test_load_follows_a_checkpoint_that_is_thinned_after_it_was_listed(run, monk
     assert caplog.records == []
 
 
+@pytest.mark.slow
 def test_loads_beside_a_thread_that_thins_find_a_checkpoint_each_time(run):
     for step in range(1, 13):
         run.save(step)

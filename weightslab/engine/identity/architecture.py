@@ -11,12 +11,18 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from weightslab.engine.errors import FormatError, IdentityError
 from weightslab.engine.identity.canonical import digest_of_encoding
 from weightslab.engine.identity.layers import outline_of
-from weightslab.engine.identity.library import LIBRARY_LIST_VERSION
+from weightslab.engine.identity.library import (
+    LIBRARY_LIST_VERSION,
+    checked_libraries,
+    with_libraries,
+)
 from weightslab.engine.identity.modules import ModelReader
 from weightslab.engine.identity.plain import plain_bytes
 from weightslab.engine.identity.treetext import render_model
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from torch import nn
 
 __all__ = ["ModelDescription", "describe_model", "digest_of_document", "outline"]
@@ -45,13 +51,25 @@ class ModelDescription:
     class_names: dict[str, str]
 
 
-def describe_model(model: nn.Module | Mapping[str, nn.Module]) -> ModelDescription:
+def describe_model(
+    model: nn.Module | Mapping[str, nn.Module], *, libraries: Iterable[str] = ()
+) -> ModelDescription:
     """Describe a model, or several models by name, without running it and without its weights.
 
     Wrappers (torch.compile, DP, DDP, FSDP, ...) are looked through at every level.
+
+    Args:
+        model: a module, or a dict of name -> module.
+        libraries: top-level packages that count as libraries besides `LIBRARIES`: their classes
+            and functions are known by name, with their constructor arguments, and not by their code.
     Raises: IdentityError naming path, type and remedy of what cannot be described, and for lazy
         parameters that have no shape yet; TypeError for something that is not a module.
     """
+    with with_libraries(checked_libraries(libraries)):
+        return _describe(model)
+
+
+def _describe(model: nn.Module | Mapping[str, nn.Module]) -> ModelDescription:
     named = _named_models(model)
     readers = {name: ModelReader(one) for name, one in named.items()}
     identities = {name: reader.identity() for name, reader in readers.items()}

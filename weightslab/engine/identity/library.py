@@ -1,7 +1,7 @@
 """Which code is a library's: named by its dotted name, where a user's is read and hashed.
 
 The list is closed and versioned, because moving a package from one side to the other changes
-hashes. The standard library is on the library side.
+hashes. The standard library is on the library side. A team adds packages of its own by argument.
 """
 
 from __future__ import annotations
@@ -9,12 +9,18 @@ from __future__ import annotations
 import functools
 import sys
 import types
-from typing import Any, Final
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
 
 __all__ = [
     "LIBRARIES",
     "LIBRARY_LIST_VERSION",
     "bare_name",
+    "checked_libraries",
     "class_dict",
     "class_mro",
     "dotted_name",
@@ -24,6 +30,7 @@ __all__ = [
     "module_of",
     "public_class_name",
     "qualified_name",
+    "with_libraries",
 ]
 
 LIBRARY_LIST_VERSION: Final = 1
@@ -40,6 +47,7 @@ _DICT_OF: Final = type.__dict__["__dict__"].__get__
 _MODULE_OF: Final = type.__dict__["__module__"].__get__
 _NAME_OF: Final = type.__dict__["__name__"].__get__
 _QUALNAME_OF: Final = type.__dict__["__qualname__"].__get__
+_added: ContextVar[frozenset[str]] = ContextVar("libraries", default=frozenset())
 _PUBLIC_HOMES: Final = ("torch.nn", "torch.nn.functional", "torch", "torch.optim", "numpy")
 
 
@@ -50,7 +58,35 @@ def kinds(*classes: type) -> frozenset[int]:
 
 def is_library(module_name: object) -> bool:
     """Say whether code of this module is known by name; other code is described by its content."""
-    return type(module_name) is str and _is_library(module_name)
+    if type(module_name) is not str:
+        return False
+    return _is_library(module_name) or module_name.partition(".")[0] in _added.get()
+
+
+def checked_libraries(names: Iterable[str]) -> frozenset[str]:
+    """Return names of packages to be counted as libraries.
+
+    Raises: TypeError; ValueError for what is no top-level package.
+    """
+    if isinstance(names, str):
+        raise TypeError("libraries is a sequence of package names, not one str")
+    found = frozenset(names)
+    for name in found:
+        if not isinstance(name, str):
+            raise TypeError(f"the name of a package is a str, not {type(name).__name__}")
+        if not name.isidentifier() or name == "__main__":
+            raise ValueError(f"{name!r:.60} is no top-level package, which can be a library")
+    return found
+
+
+@contextmanager
+def with_libraries(names: frozenset[str]) -> Iterator[None]:
+    """Count the packages as libraries inside the block, in this thread."""
+    token = _added.set(names)
+    try:
+        yield
+    finally:
+        _added.reset(token)
 
 
 _DESCRIPTORS: Final = kinds(

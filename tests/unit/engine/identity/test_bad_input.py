@@ -87,6 +87,7 @@ def test_a_thousand_levels_are_described(kind, describe):
 
 
 @everywhere
+@pytest.mark.slow
 def test_a_list_of_100000_numbers_is_described(describe):
     numbers = list(range(100_000))
     before = describe(numbers)

@@ -46,6 +46,8 @@ def test_absent_components_do_not_swap():
     assert len(found) == 5
 
 
+@pytest.mark.slow
+@pytest.mark.slow
 def test_deep_nesting_needs_no_recursion():
     tree: list = []
     for _ in range(100_000):

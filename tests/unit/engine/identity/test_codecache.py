@@ -80,6 +80,7 @@ def test_undoing_a_change_gives_the_first_digest_again(monkeypatch):
     assert digest(model) == before
 
 
+@pytest.mark.slow
 def test_warm_caches_describe_like_a_fresh_process(tmp_path):
     source = tmp_path / "usernet.py"
     source.write_text(
@@ -108,6 +109,7 @@ def test_warm_caches_describe_like_a_fresh_process(tmp_path):
     assert len(found[0].split()) == 1
 
 
+@pytest.mark.slow
 def test_a_constant_of_many_levels_is_compared_without_recursion(monkeypatch):
     deep = []
     for _ in range(5000):

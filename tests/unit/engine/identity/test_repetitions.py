@@ -32,6 +32,7 @@ def test_one_repetition_anywhere_is_found(count, data):
 
 
 @given(st.lists(st.integers(0, (1 << 64) - 1), min_size=257, max_size=600))
+@pytest.mark.slow
 def test_true_is_never_wrong(values):
     hashes = np.array(values, np.uint64)
     assert not all_differ(hashes) or len(set(values)) == len(values)
@@ -59,6 +60,7 @@ def test_repetitions_among_many_texts_count_once():
 
 
 @given(st.sets(st.text(max_size=5).map(str.encode), max_size=60), st.lists(st.text(max_size=5)))
+@pytest.mark.slow
 def test_texts_in_order_are_found_by_halves_where_the_index_finds_them(held, asked):
     none, texts = np.empty(0, np.int64), Texts.of(sorted(held))
     columns = Columns.of(none, none, texts, ascends=True)

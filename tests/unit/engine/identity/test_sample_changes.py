@@ -189,6 +189,7 @@ def test_a_list_whose_numbers_are_text_now_keeps_them_as_text():
     assert list(again)[:2] == ["0", "1"]
 
 
+@pytest.mark.slow
 def test_threads_that_change_one_set_lose_nothing():
     samples = SampleSet.from_uids(range(4000))
 
@@ -206,6 +207,7 @@ def test_threads_that_change_one_set_lose_nothing():
     assert samples.digest == SampleSet.from_uids(i for i in range(4000) if i % 8 < 4).digest
 
 
+@pytest.mark.slow
 def test_membership_among_many_texts_is_exact():
     texts = [f"img_{i}.png" for i in range(30_000)]
     samples = SampleSet.from_uids(texts)

@@ -141,6 +141,7 @@ def test_without_locks_nobody_is_kept_out(tmp_path, monkeypatch):
     alone.release()
 
 
+@pytest.mark.slow
 def test_readers_beside_a_deleter_see_all_or_nothing(tmp_path):
     """Each reader that got the manifest finds every file, whatever goes on meanwhile."""
     store = LocalStore(tmp_path)

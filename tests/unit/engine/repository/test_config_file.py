@@ -88,6 +88,7 @@ def test_edited_config_is_refused():
         "? {a: 1}\n: 2",
     ],
 )
+@pytest.mark.slow
 def test_sealed_yaml_that_is_no_config_is_refused(text):
     with pytest.raises(InvalidManifestError):
         read(seal_text(f"# {NAME}\n{text}"))

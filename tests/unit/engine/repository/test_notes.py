@@ -100,6 +100,7 @@ def test_name_of_a_file_is_legal_everywhere_and_says_when_and_what():
 
 @settings(max_examples=50, deadline=None)
 @given(text=st.text(min_size=1, max_size=50) | st.sampled_from(["\ud800", "\x1b[2J\n", "\u202e"]))
+@pytest.mark.slow
 def test_text_of_any_kind_comes_back_as_it_was(text):
     store = MemoryStore()
     add(store, "note", text)

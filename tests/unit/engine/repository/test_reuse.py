@@ -192,6 +192,7 @@ def test_link_is_verified_once_and_again_only_when_the_file_changed(tmp_path, mo
 
 @settings(deadline=None, max_examples=40)
 @given(data=st.data())
+@pytest.mark.slow
 def test_whatever_changes_every_checkpoint_reads_back_and_verifies(data):
     repo = Repo()
     sizes = [1024, MIB // 2, MIB, 2 * MIB]

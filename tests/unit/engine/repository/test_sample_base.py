@@ -141,6 +141,7 @@ def test_what_is_read_goes_on_as_a_delta_of_the_same_base(store):
     assert list(read_samples(store, record).discarded) == ["n1.png"]
 
 
+@pytest.mark.slow
 def test_facets_go_through_a_delta(store):
     labels = {uid: uid % 3 for uid in range(5000)} | {7: {"a": [0.5, float("nan")], "1": 2}}
     samples = SampleSet.from_uids(range(5000), labels=labels, tags={3: ["x"]})

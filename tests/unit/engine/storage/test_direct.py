@@ -48,6 +48,7 @@ def test_file_of_any_size_holds_the_bytes_given(store, tmp_path, pattern, size):
 
 @settings(max_examples=30, deadline=None)
 @given(cuts=st.lists(st.integers(0, 3 * CHUNK), max_size=8))
+@pytest.mark.slow
 def test_parts_of_any_size_are_joined_in_order(tmp_path_factory, pattern, cuts):
     bounds = [0, *sorted(cuts), 3 * CHUNK]
     parts = [pattern[a:b] for a, b in itertools.pairwise(bounds)]
@@ -142,6 +143,7 @@ def test_save_at_the_end_of_the_interpreter_is_written_without_a_thread(tmp_path
     assert (tmp_path / "k").read_bytes() == b"0123456789" * 10**6
 
 
+@pytest.mark.slow
 def test_two_threads_that_write_at_once_do_not_mix_their_bytes(store, tmp_path, pattern):
     from concurrent.futures import ThreadPoolExecutor
 

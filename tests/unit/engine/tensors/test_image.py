@@ -220,6 +220,7 @@ def test_view_is_zero_copy_and_keeps_the_buffer_alive():
     assert view.tolist() == [9.0, 1.0, 2.0, 3.0]
 
 
+@pytest.mark.slow
 def test_view_of_read_only_memory_does_not_warn():
     script = (
         "import warnings; warnings.simplefilter('error')\n"
