@@ -1,3 +1,4 @@
+# ruff: noqa: S608 - no text of a filter gets into a statement: values are bound, names are constants
 """Asking: filters, orders and limits over a root; the verbs of `CheckpointRoot` that search."""
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from weightslab.engine.repository.consulting import Needs
 from weightslab.engine.repository.fact_tables import experiment_number, to_text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
     from datetime import datetime
 
     from weightslab.engine.query.fields import Known
@@ -33,6 +34,8 @@ _OLDEST_FIRST: Final = "e.moment IS NULL, e.moment, e.exp_hash"
 _IN_ORDER: Final = f"{_OLDEST_FIRST}, f.sequence, coalesce(f.moment, 0), f.step, f.revision"
 _NEWEST: Final = "f.moment DESC, f.sequence DESC, f.experiment DESC, f.step DESC, f.revision DESC"
 _LAST: Final = "f.sequence DESC, f.moment DESC, f.step DESC, f.revision DESC"
+# without the experiment: 200,000 look-ups of it take as long as the rest of a question
+_YOUNGEST: Final = "f.moment DESC, f.sequence DESC, f.experiment, f.step, f.revision"
 _OF_CHECKPOINTS: Final = frozenset(
     {"metric", "step", "revision", "sequence", "size", "checkpoints", "damaged"}
 )
@@ -93,7 +96,8 @@ def checkpoints(
     Args:
         exp_hash: only this experiment; hash or prefix.
         where: a filter, such as `"metric.loss < 0.1 and step >= 1000"`; see the guide.
-        order: what to order by, such as `"metric.loss"` or `"-created"`; what is missing comes last.
+        order: what to order by, such as `"metric.loss"` or `"-created"`; of equals the newer comes
+            first, and what is missing last.
         limit: how many at most.
     Raises: ExperimentNotFoundError; FilterError.
     """
@@ -106,7 +110,7 @@ def checkpoints(
     search = _Search(root, CHECKPOINTS, where=where, order=order, limit=limit, exp_hash=full)
 
     def pick(desk: Desk) -> list[CheckpointEntry]:
-        rows = search.select(desk, "f.checkpoint", _IN_ORDER)
+        rows = search.select(desk, "f.checkpoint", _IN_ORDER if order is None else _YOUNGEST)
         return desk.checkpoints([number for (number,) in rows])
 
     return CheckpointListing(root, search.consult(pick))

@@ -1,3 +1,4 @@
+# ruff: noqa: S608 - no text of a filter gets into a statement: values are bound, names are constants
 """From the tree of a filter to SQL over the fact tables. Every value is a bound parameter.
 
 A comparison with something that is missing is NULL here, which counts as false; `not` turns NULL into
@@ -66,6 +67,7 @@ _SHARED: Final = {
     "config.digest": "config",
     "data.digest": "data",
 }
+_OF_ROWS: Final = ("metric", "config")  # kinds that have a table of their own
 _COUNT: Final = "(SELECT count(*) FROM facts c WHERE c.experiment = {}.experiment)"
 CHECKPOINTS: Final = Scope(
     what="checkpoints",
@@ -137,41 +139,43 @@ class Compiler:
         if known.kind == "flag":
             return self._truth(known)
         if known.kind == "config":
-            return self._config(known, Sql("kind = 'b' AND value = 1"))
+            return self._row_with(known, Sql("kind = 'b' AND value = 1"))
         raise self._error(node.field, f"{known.name} is no flag; compare it with a value")
 
     def _comparison(self, node: Comparison) -> Sql:
-        known, operator = resolve(node.field, self._text), node.operator
-        if operator == "in":
-            return joined([self._positive(known, "=", x, node) for x in node.literals], False)
-        if operator in ("!=", "!~", "not in"):
-            inner = "~" if operator == "!~" else "="
-            some = joined([self._positive(known, inner, x, node) for x in node.literals], False)
-            return joined([self._exists(known), some.within("(({}) IS NOT TRUE)")], True)
-        return self._positive(known, operator, node.literals[0], node)
+        known = resolve(node.field, self._text)
+        operator = {"!=": "=", "in": "=", "not in": "=", "!~": "~"}.get(
+            node.operator, node.operator
+        )
+        if operator == "~" and known.kind in ("metric", "number", "quantity", "time", "flag"):
+            raise FilterError(
+                f"'~' is for texts; {known.name} is none", text=self._text, position=node.position
+            )
+        tests = [self._test(known, operator, literal) for literal in node.literals]
+        some, is_negative = joined(tests, is_every=False), node.operator in ("!=", "!~", "not in")
+        if known.kind in _OF_ROWS:  # what is there, and of which it is not true
+            some = some.within("(({}) IS NOT TRUE)") if is_negative else some
+            return self._row_with(known, some)
+        if is_negative:
+            return joined([self._exists(known), some.within("(({}) IS NOT TRUE)")], is_every=True)
+        return some
 
-    def _positive(self, known: Known, operator: str, literal: Literal, node: Comparison) -> Sql:
-        """Return the condition for `= < <= > >= ~`."""
+    def _test(self, known: Known, operator: str, literal: Literal) -> Sql:
+        """Return the condition for `= < <= > >= ~`; of a metric or config value that on its row."""
         make: dict[str, Callable[[Known, str, Literal], Sql]] = {
-            "metric": self._compare_metric,
-            "config": self._compare_config,
+            "metric": self._metric_test,
+            "config": self._config_test,
             "number": self._compare_number,
             "quantity": self._compare_number,
             "time": self._compare_time,
             "flag": self._compare_flag,
         }
-        if operator == "~" and known.kind in ("metric", "number", "quantity", "time", "flag"):
-            raise FilterError(
-                f"'~' is for texts; {known.name} is none", text=self._text, position=node.position
-            )
         return make.get(known.kind, self._compare_text)(known, operator, literal)
 
     # ------------------------------------------------------------ kinds of fields
     def _exists(self, known: Known) -> Sql:
-        if known.kind == "metric":
-            return self._metric(known, Sql("1"))
-        if known.kind == "config":
-            return self._config(known, Sql("1"))
+        if known.kind in _OF_ROWS:
+            return self._row_with(known, Sql("1"))
         if known.kind == "flag":
             return Sql("1")
         if known.kind == "texts" or known.name == "name":
@@ -191,18 +195,13 @@ class Compiler:
         found = f"SELECT x.experiment FROM experiments x WHERE {inner}"
         return Sql(f"({self._row}.experiment IN ({found}))", test.values)
 
-    def _metric(self, known: Known, test: Sql) -> Sql:
-        return test.within(
-            f"(f.checkpoint IN (SELECT checkpoint FROM metrics WHERE name = ({_METRIC}) AND ({{}})))",
-            known.key,
-        )
-
-    def _config(self, known: Known, test: Sql) -> Sql:
-        return test.within(
-            f"({self._row}.experiment IN (SELECT experiment FROM config_values"
-            f" WHERE key = ({_KEY}) AND ({{}})))",
-            known.key,
-        )
+    def _row_with(self, known: Known, test: Sql) -> Sql:
+        """Return whether there is a metric or config value that fits."""
+        if known.kind == "metric":
+            found = f"SELECT checkpoint FROM metrics WHERE name = ({_METRIC}) AND ({{}})"
+            return test.within(f"(f.checkpoint IN ({found}))", known.key)
+        found = f"SELECT experiment FROM config_values WHERE key = ({_KEY}) AND ({{}})"
+        return test.within(f"({self._row}.experiment IN ({found}))", known.key)
 
     def _said(self, known: Known, test: Sql) -> Sql:
         """Return whether something of a kind was said that fits; a name is that of the experiment."""
@@ -221,8 +220,8 @@ class Compiler:
         return self._fact(known, Sql("{}"))
 
     # ------------------------------------------------------------ comparisons
-    def _compare_metric(self, known: Known, operator: str, literal: Literal) -> Sql:
-        return self._metric(known, number_test("value", operator, self._number(literal, known)))
+    def _metric_test(self, known: Known, operator: str, literal: Literal) -> Sql:
+        return number_test("value", operator, self._number(literal, known))
 
     def _compare_number(self, known: Known, operator: str, literal: Literal) -> Sql:
         number = self._number(literal, known)
@@ -271,23 +270,23 @@ class Compiler:
             return self._said(known, text_test("s.text", operator, text))
         return self._fact(known, text_test("{}", operator, text))
 
-    def _compare_config(self, known: Known, operator: str, literal: Literal) -> Sql:
+    def _config_test(self, _known: Known, operator: str, literal: Literal) -> Sql:
         """A word without quotes is a number, a truth or null, and a text that is spelled like it."""
         text = to_text(literal.text)
-        as_text = text_test("value", operator, text).within("kind = 's' AND {}")
+        as_text = text_test("value", operator, text).within("(kind = 's' AND {})")
         if literal.is_quoted or operator == "~":
-            return self._config(known, as_text)
+            return as_text
         number = read_number(literal.text)
         if number is not None:
-            test = number_test("value", operator, number).within("kind = 'n' AND {}")
-            return self._config(known, joined([test, as_text], False) if operator == "=" else test)
+            test = number_test("value", operator, number).within("(kind = 'n' AND {})")
+            return joined([test, as_text], is_every=False) if operator == "=" else test
         word = literal.text.lower()
         if operator == "=" and word in ("true", "false"):
-            test = Sql("kind = 'b' AND value = ?", [int(word == "true")])
-            return self._config(known, joined([test, as_text], False))
+            truth = Sql("(kind = 'b' AND value = ?)", [int(word == "true")])
+            return joined([truth, as_text], is_every=False)
         if operator == "=" and word in ("null", "none"):
-            return self._config(known, joined([Sql("kind = '0'"), as_text], False))
-        return self._config(known, as_text)
+            return joined([Sql("kind = '0'"), as_text], is_every=False)
+        return as_text
 
     def _error(
         self, place: Field | Literal, message: str, *, hint: str | None = None

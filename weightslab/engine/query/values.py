@@ -14,14 +14,14 @@ __all__ = ["Span", "glob_matches", "read_number", "read_quantity", "read_span"]
 _NUMBER: Final = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?\Z")
 _WORDS: Final = {"nan": "nan", "inf": "inf", "+inf": "inf", "-inf": "-inf"}
 _QUANTITY: Final = re.compile(
-    r"([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)([kmgt]?)(i?)(b?)\Z", re.I
+    r"([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)([kmgt]?)(i?)(b?)\Z", re.IGNORECASE
 )
 _POWERS: Final = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
-_AGO: Final = re.compile(r"(\d+(?:\.\d+)?)\s*(s|m|min|h|d|w)(?:\s+ago)?\Z", re.I)
+_AGO: Final = re.compile(r"(\d+(?:\.\d+)?)\s*(s|m|min|h|d|w)(?:\s+ago)?\Z", re.IGNORECASE)
 _UNITS: Final = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 _TIME: Final = re.compile(
     r"(\d{4}-\d\d-\d\d)(?:[T ](\d\d)(?::(\d\d)(?::(\d\d)(\.\d{1,6})?)?)?\s*(Z|[-+]\d\d:?\d\d)?)?\Z",
-    re.I,
+    re.IGNORECASE,
 )
 _MAX_DIGITS: Final = 400  # of an integer; beyond every float
 

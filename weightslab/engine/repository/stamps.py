@@ -79,6 +79,7 @@ class LocalStamps:
 
     def __init__(self, root: Path) -> None:
         self._root = f"{root}{os.sep}"
+        self._folders: dict[str, tuple[int, int, int, int, str]] = {}
 
     def file(self, key: str) -> str | None:
         """Return the stamp of a file; None if it is not there or is a folder.
@@ -112,8 +113,38 @@ class LocalStamps:
             return set()  # whoever reads it through the store gets the reason
 
     def names(self, key: str) -> str | None:
-        """Return the stamp of the names in a folder; None if it is not there."""
-        return self._of(key, folder=True)
+        """Return the stamp of the names in a folder; None if it is not there.
+
+        Asked for tens of thousands of folders at once, so a stamp is not written out again while
+        the folder is the same.
+        """
+        try:
+            found = os.lstat(self._root + key)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError:
+            return ""  # whoever reads it through the store gets the reason
+        known = self._folders.get(key)
+        if (
+            known is not None
+            and known[0] == found.st_mtime_ns
+            and known[1] == found.st_ctime_ns
+            and known[2] == found.st_ino
+            and known[3] == found.st_dev
+        ):
+            return known[4]
+        if not stat.S_ISDIR(found.st_mode):
+            return None
+        text = _text(found)
+        if text:  # else it is young, and may change once more without a trace
+            self._folders[key] = (
+                found.st_mtime_ns,
+                found.st_ctime_ns,
+                found.st_ino,
+                found.st_dev,
+                text,
+            )
+        return text
 
     def checkpoints(self, exp_hash: str) -> str | None:
         """Return the stamp of the names in a model folder, or of the place where it is missing.
