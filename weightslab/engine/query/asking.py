@@ -164,17 +164,14 @@ def best(
     if mode not in ("min", "max"):
         raise ValueError(f"mode is 'min' or 'max', not {mode!r}")
     full = None if exp_hash is None else root.get_hash(exp_hash)
-    search = _Search(root, CHECKPOINTS, where=where, exp_hash=full)
-    return search.consult(lambda desk: _best(search, desk, metric, mode))
+    search = _Search(root, CHECKPOINTS, where=where, exp_hash=full, may_drive=False)
+    found: CheckpointEntry | None = search.consult(lambda d: _best(search, d, metric, mode))
+    return found
 
 
 def _best(search: _Search, desk: Desk, metric: str, mode: str) -> CheckpointEntry | None:
     direction = "ASC" if mode == "min" else "DESC"
-    # in this order, so that the values of the metric are read one after the other
-    rows = (
-        "metrics m CROSS JOIN facts f ON f.checkpoint = m.checkpoint"
-        " LEFT JOIN experiments e ON e.experiment = f.experiment"
-    )
+    rows = CHECKPOINTS.drive
     named = Sql(
         "m.name = (SELECT id FROM metric_names WHERE name = ?) AND m.value IS NOT NULL",
         [to_text(metric)],
@@ -228,18 +225,21 @@ class _Search:
         order: str | None = None,
         limit: int | None = None,
         exp_hash: str | None = None,
+        may_drive: bool = True,
     ) -> None:
         self._root, self._scope, self._limit, self._exp_hash = root, scope, limit, exp_hash
         self._condition, self._order = Sql("1"), Sql("")
         used: list[_Used] = []
-        now = root.clock()
+        now, driver, self._rows = root.clock(), None, scope.rows
         if where is not None:
             tree = parse_filter(where)
-            self._condition = Compiler(scope, where, now).condition(tree)
+            compiler = Compiler(scope, where, now)
+            self._condition = compiler.condition(tree, may_drive=may_drive)
+            driver, self._rows = compiler.driver, compiler.rows
             used += [_Used(resolve(f, where), f, where, "filter") for f in fields_of(tree)]
         if order is not None:
             keys = parse_order(order)
-            self._order = Compiler(scope, order, now).order(keys)
+            self._order = Compiler(scope, order, now).order(keys, driver)
             fields = [key.field for key in keys]
             used += [_Used(resolve(f, order, what="order"), f, order, "order") for f in fields]
         self._to_check = [u for u in used if u.known.kind in ("metric", "config")]
@@ -313,7 +313,7 @@ class _Search:
             parts.append(Sql(f"{row}.experiment = ?", [experiment_number(self._exp_hash)]))
         condition = joined(parts, is_every=True)
         if rows is None:
-            rows = self._scope.rows if self._has_checkpoints else "experiments e"
+            rows = self._rows if self._has_checkpoints else "experiments e"
         keys = ", ".join(filter(None, [self._order.text, order]))
         limit = self._limit if limit is None else limit
         values = [*condition.values, *self._order.values, -1 if limit is None else limit]

@@ -48,12 +48,14 @@ class Scope:
     Attributes:
         what: `checkpoints` or `experiments`.
         rows: FROM clause; `e` is the experiment, `f` the checkpoint.
+        drive: the same where a metric, as `m`, chooses the rows; empty where none can.
         columns: field -> expression.
         about: condition that a row of `said`, as `s`, is about this.
     """
 
     what: str
     rows: str
+    drive: str
     columns: dict[str, str]
     about: str
 
@@ -68,10 +70,13 @@ _SHARED: Final = {
     "data.digest": "data",
 }
 _OF_ROWS: Final = ("metric", "config")  # kinds that have a table of their own
+_NEGATIVE: Final = ("!=", "!~", "not in")
 _COUNT: Final = "(SELECT count(*) FROM facts c WHERE c.experiment = {}.experiment)"
 CHECKPOINTS: Final = Scope(
     what="checkpoints",
     rows="facts f LEFT JOIN experiments e ON e.experiment = f.experiment",
+    drive="metrics m CROSS JOIN facts f ON f.checkpoint = m.checkpoint"
+    " LEFT JOIN experiments e ON e.experiment = f.experiment",
     columns={
         "created": "f.moment",
         "step": "f.step",
@@ -89,6 +94,7 @@ EXPERIMENTS: Final = Scope(
     rows="experiments e LEFT JOIN facts f ON f.checkpoint = ("
     "SELECT n.checkpoint FROM facts n WHERE n.experiment = e.experiment AND n.moment IS NOT NULL"
     " ORDER BY n.sequence DESC, n.moment DESC, n.step DESC, n.revision DESC LIMIT 1)",
+    drive="",
     columns={
         "created": "e.moment",
         "step": "f.step",
@@ -116,18 +122,44 @@ class Compiler:
         self._scope = scope
         self._text = text
         self._now = now
+        self._is_inside_not = False
+        self.rows = scope.rows
+        self.driver: str | None = None
         self._row = "f" if scope.what == "checkpoints" else "e"
 
     # ------------------------------------------------------------ the tree
-    def condition(self, node: Node) -> Sql:
+    def condition(self, node: Node, *, may_drive: bool = False) -> Sql:
         """Return what is true for the rows that match.
 
+        Args:
+            node: the filter.
+            may_drive: let a metric that each match has to have choose the rows: `rows` is a FROM
+                clause then in which `m` is that metric, and `driver` its name. Of 200,000
+                checkpoints that saves the set of those that have it.
         Raises: FilterError for unknown fields and for values that do not fit their field.
         """
+        parts = list(node.parts) if isinstance(node, Every) else [node]
+        for part in parts if may_drive and self._scope.drive else ():
+            if not isinstance(part, Comparison):
+                continue
+            known = resolve(part.field, self._text)
+            if known.kind == "metric":
+                self.driver, self.rows = known.key, self._scope.drive
+                test = self._row_test(part, known).within(
+                    f"(m.name = ({_METRIC}) AND {{}})", known.key
+                )
+                rest = [self._part(other) for other in parts if other is not part]
+                return joined([test, *rest], is_every=True)
+        return self._part(node)
+
+    def _part(self, node: Node) -> Sql:
         if isinstance(node, Not):
-            return self.condition(node.part).within("(({}) IS NOT TRUE)")
+            before, self._is_inside_not = self._is_inside_not, True
+            found = self._part(node.part).within("(({}) IS NOT TRUE)")
+            self._is_inside_not = before
+            return found
         if isinstance(node, (Every, Some)):
-            return joined(list(map(self.condition, node.parts)), isinstance(node, Every))
+            return joined(list(map(self._part, node.parts)), isinstance(node, Every))
         if isinstance(node, Exists):
             return self._exists(resolve(node.field, self._text))
         if isinstance(node, Flag):
@@ -144,6 +176,18 @@ class Compiler:
 
     def _comparison(self, node: Comparison) -> Sql:
         known = resolve(node.field, self._text)
+        some = self._row_test(node, known)
+        if known.kind in _OF_ROWS:
+            return self._row_with(known, some)
+        if node.operator in _NEGATIVE:
+            return joined([self._exists(known), some.within("(({}) IS NOT TRUE)")], is_every=True)
+        return some
+
+    def _row_test(self, node: Comparison, known: Known) -> Sql:
+        """Return the condition of a comparison; of a metric or config value that on its row.
+
+        Of other fields it is the positive one: what `!=` wants has to be there as well.
+        """
         operator = {"!=": "=", "in": "=", "not in": "=", "!~": "~"}.get(
             node.operator, node.operator
         )
@@ -152,12 +196,9 @@ class Compiler:
                 f"'~' is for texts; {known.name} is none", text=self._text, position=node.position
             )
         tests = [self._test(known, operator, literal) for literal in node.literals]
-        some, is_negative = joined(tests, is_every=False), node.operator in ("!=", "!~", "not in")
-        if known.kind in _OF_ROWS:  # what is there, and of which it is not true
-            some = some.within("(({}) IS NOT TRUE)") if is_negative else some
-            return self._row_with(known, some)
-        if is_negative:
-            return joined([self._exists(known), some.within("(({}) IS NOT TRUE)")], is_every=True)
+        some = joined(tests, is_every=False)
+        if known.kind in _OF_ROWS and node.operator in _NEGATIVE:
+            return some.within("(({}) IS NOT TRUE)")
         return some
 
     def _test(self, known: Known, operator: str, literal: Literal) -> Sql:
@@ -197,6 +238,10 @@ class Compiler:
 
     def _row_with(self, known: Known, test: Sql) -> Sql:
         """Return whether there is a metric or config value that fits."""
+        if known.kind == "metric" and self._is_inside_not:
+            # a set would hold nearly all checkpoints, and cannot choose the rows here
+            found = f"SELECT 1 FROM metrics WHERE name = ({_METRIC}) AND checkpoint = f.checkpoint"
+            return test.within(f"(EXISTS ({found} AND ({{}})))", known.key)
         if known.kind == "metric":
             found = f"SELECT checkpoint FROM metrics WHERE name = ({_METRIC}) AND ({{}})"
             return test.within(f"(f.checkpoint IN ({found}))", known.key)
@@ -294,18 +339,21 @@ class Compiler:
         return FilterError(message, text=self._text, position=place.position, hint=hint)
 
     # ------------------------------------------------------------ order
-    def order(self, keys: Sequence[Order]) -> Sql:
+    def order(self, keys: Sequence[Order], driver: str | None = None) -> Sql:
         """Return an ORDER BY list; what is missing comes last in both directions.
 
+        Args:
+            keys: what to order by.
+            driver: the metric that chooses the rows, as `m`.
         Raises: FilterError for unknown fields, and those that nothing can be ordered by.
         """
         parts = []
         for key in keys:
             known = resolve(key.field, self._text, what="order")
-            column = self._order_column(known, key)
+            is_driver = known.kind == "metric" and known.key == driver
+            column = Sql("m.value") if is_driver else self._order_column(known, key)
             direction = " DESC" if key.is_descending else ""
-            parts.append(Sql(f"{column.text} IS NULL", column.values))
-            parts.append(Sql(f"{column.text}{direction}", column.values))
+            parts.append(Sql(f"{column.text}{direction} NULLS LAST", column.values))
         return Sql(", ".join(p.text for p in parts), [v for p in parts for v in p.values])
 
     def _order_column(self, known: Known, key: Order) -> Sql:

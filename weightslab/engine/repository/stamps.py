@@ -14,11 +14,14 @@ from typing import TYPE_CHECKING, Final, Protocol
 from weightslab.engine.repository import layout
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from weightslab.engine.storage.store import Store
 
-__all__ = ["LocalStamps", "NoStamps", "Stamps"]
+__all__ = ["NO_FOLDER", "LocalStamps", "NoStamps", "Stamps"]
+
+NO_FOLDER: Final = "none"  # stamp of a folder that is not there
 
 # A file that changes twice within one tick of the file system's clock looks the same after both, so
 # what is younger than that when it is read is read again. Linux ticks every 10 ms or faster (HZ >=
@@ -46,6 +49,10 @@ class Stamps(Protocol):
         """Return the stamp of the names in a folder; None if it is not there."""
         ...
 
+    def changed(self, keys: Mapping[str, str], known: Mapping[str, str]) -> dict[str, str]:
+        """Return the stamps of the folders that do not have their known stamp for sure."""
+        ...
+
 
 class NoStamps:
     """Stamps for a store that has none: whatever is there may have changed.
@@ -68,6 +75,14 @@ class NoStamps:
     def names(self, key: str) -> str | None:  # noqa: ARG002 - the signature is that of `Stamps`
         """Return an empty stamp: whoever reads the folder sees whether it is there."""
         return ""
+
+    def changed(
+        self,
+        keys: Mapping[str, str],
+        known: Mapping[str, str],  # noqa: ARG002 - as above
+    ) -> dict[str, str]:
+        """Return an empty stamp for each folder."""
+        return dict.fromkeys(keys, "")
 
 
 class LocalStamps:
@@ -113,38 +128,51 @@ class LocalStamps:
             return set()  # whoever reads it through the store gets the reason
 
     def names(self, key: str) -> str | None:
-        """Return the stamp of the names in a folder; None if it is not there.
+        """Return the stamp of the names in a folder; None if it is not there."""
+        return self._of(key, folder=True)
 
-        Asked for tens of thousands of folders at once, so a stamp is not written out again while
-        the folder is the same.
+    def changed(self, keys: Mapping[str, str], known: Mapping[str, str]) -> dict[str, str]:
+        """Return the stamps of the names in those folders that are not as they were, or are young.
+
+        Made for tens of thousands of folders at each question: 3.5 us a folder, of which the system
+        takes 2.5.
+
+        Args:
+            keys: what a folder is called by -> its key.
+            known: the same -> its stamp when it was read; `NO_FOLDER` where there was none.
         """
-        try:
-            found = os.lstat(self._root + key)
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        except OSError:
-            return ""  # whoever reads it through the store gets the reason
-        known = self._folders.get(key)
-        if (
-            known is not None
-            and known[0] == found.st_mtime_ns
-            and known[1] == found.st_ctime_ns
-            and known[2] == found.st_ino
-            and known[3] == found.st_dev
-        ):
-            return known[4]
+        found, lstat, root, folders = {}, os.lstat, self._root, self._folders
+        for name, key in keys.items():
+            try:
+                now = lstat(root + key)
+            except FileNotFoundError:
+                stamp = NO_FOLDER
+            except OSError:
+                stamp = ""  # whoever reads it through the store gets the reason
+            else:
+                seen = folders.get(key)
+                if (
+                    seen is not None
+                    and seen[0] == now.st_mtime_ns
+                    and seen[1] == now.st_ctime_ns
+                    and seen[2] == now.st_ino
+                    and seen[3] == now.st_dev
+                ):
+                    stamp = seen[4]
+                else:
+                    stamp = self._remember(key, now)
+            if not stamp or known.get(name) != stamp:
+                found[name] = stamp
+        return found
+
+    def _remember(self, key: str, found: os.stat_result) -> str:
         if not stat.S_ISDIR(found.st_mode):
-            return None
-        text = _text(found)
-        if text:  # else it is young, and may change once more without a trace
-            self._folders[key] = (
-                found.st_mtime_ns,
-                found.st_ctime_ns,
-                found.st_ino,
-                found.st_dev,
-                text,
-            )
-        return text
+            return ""  # whoever reads it through the store gets the reason
+        stamp = _text(found)
+        if stamp:  # else it may change once more without a trace
+            times = found.st_mtime_ns, found.st_ctime_ns
+            self._folders[key] = (*times, found.st_ino, found.st_dev, stamp)
+        return stamp
 
     def checkpoints(self, exp_hash: str) -> str | None:
         """Return the stamp of the names in a model folder, or of the place where it is missing.
