@@ -51,6 +51,8 @@ _ALIASES: Final = {  # columns of a listing, and plurals
     "model_class": "model.class",
 }
 _OPEN: Final = {"metric": "metric", "metrics": "metric", "config": "config"}
+_MAX_NAME: Final = 60  # characters of a name in an error
+_MAX_SHOWN: Final = 5
 _MAX_NAMES: Final = 5000  # among which the nearest is looked for
 
 
@@ -116,9 +118,6 @@ def unknown_key(
     )
 
 
-_MAX_SHOWN: Final = 5
-
-
 def nearest(name: str, names: Iterable[str]) -> list[str]:
     """Return the names that are most like one, those that end with it first."""
     few = [n for n, _ in zip(names, range(_MAX_NAMES), strict=False)]
@@ -132,7 +131,7 @@ def nearest(name: str, names: Iterable[str]) -> list[str]:
 
 def _shown(name: str) -> str:
     told = "".join(c if c.isprintable() else "?" for c in name)
-    return repr(told if len(told) <= 60 else told[:57] + "...")
+    return repr(told if len(told) <= _MAX_NAME else told[: _MAX_NAME - 3] + "...")
 
 
 def _shown_key(path: str) -> str:
@@ -148,7 +147,7 @@ def _is_word(part: str) -> bool:
 
 def _escaped(part: str) -> str:
     told = part.replace("\\", "\\\\").replace('"', '\\"')
-    return "".join(c if c.isprintable() else "?" for c in told)[:60]
+    return "".join(c if c.isprintable() else "?" for c in told)[:_MAX_NAME]
 
 
 def fields_of(node: Node) -> Iterator[Field]:

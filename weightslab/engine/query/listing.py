@@ -298,7 +298,7 @@ def _to_float(value: Any) -> Any:
 
 # ---------------------------------------------------------------- HTML
 def _cell(value: Any) -> str:
-    if value is None or value == [] or value == {} or value is False:
+    if value is None or value is False or value in ([], {}):
         return ""
     if isinstance(value, dict):
         return "<br>".join(f"{_shown(name)}: {_number(v)}" for name, v in value.items())

@@ -1,3 +1,4 @@
+# ruff: noqa: S608 - no text of a filter gets into a statement: values are bound, names are constants
 """From the tree of a filter to SQL over the fact tables. Every value is a bound parameter.
 
 A comparison with something that is missing is NULL here, which counts as false; `not` turns NULL into
@@ -47,12 +48,14 @@ class Scope:
     Attributes:
         what: `checkpoints` or `experiments`.
         rows: FROM clause; `e` is the experiment, `f` the checkpoint.
+        drive: the same where a metric, as `m`, chooses the rows; empty where none can.
         columns: field -> expression.
         about: condition that a row of `said`, as `s`, is about this.
     """
 
     what: str
     rows: str
+    drive: str
     columns: dict[str, str]
     about: str
 
@@ -66,10 +69,14 @@ _SHARED: Final = {
     "config.digest": "config",
     "data.digest": "data",
 }
+_OF_ROWS: Final = ("metric", "config")  # kinds that have a table of their own
+_NEGATIVE: Final = ("!=", "!~", "not in")
 _COUNT: Final = "(SELECT count(*) FROM facts c WHERE c.experiment = {}.experiment)"
 CHECKPOINTS: Final = Scope(
     what="checkpoints",
     rows="facts f LEFT JOIN experiments e ON e.experiment = f.experiment",
+    drive="metrics m CROSS JOIN facts f ON f.checkpoint = m.checkpoint"
+    " LEFT JOIN experiments e ON e.experiment = f.experiment",
     columns={
         "created": "f.moment",
         "step": "f.step",
@@ -87,6 +94,7 @@ EXPERIMENTS: Final = Scope(
     rows="experiments e LEFT JOIN facts f ON f.checkpoint = ("
     "SELECT n.checkpoint FROM facts n WHERE n.experiment = e.experiment AND n.moment IS NOT NULL"
     " ORDER BY n.sequence DESC, n.moment DESC, n.step DESC, n.revision DESC LIMIT 1)",
+    drive="",
     columns={
         "created": "e.moment",
         "step": "f.step",
@@ -114,18 +122,44 @@ class Compiler:
         self._scope = scope
         self._text = text
         self._now = now
+        self._is_inside_not = False
+        self.rows = scope.rows
+        self.driver: str | None = None
         self._row = "f" if scope.what == "checkpoints" else "e"
 
     # ------------------------------------------------------------ the tree
-    def condition(self, node: Node) -> Sql:
+    def condition(self, node: Node, *, may_drive: bool = False) -> Sql:
         """Return what is true for the rows that match.
 
+        Args:
+            node: the filter.
+            may_drive: let a metric that each match has to have choose the rows: `rows` is a FROM
+                clause then in which `m` is that metric, and `driver` its name. Of 200,000
+                checkpoints that saves the set of those that have it.
         Raises: FilterError for unknown fields and for values that do not fit their field.
         """
+        parts = list(node.parts) if isinstance(node, Every) else [node]
+        for part in parts if may_drive and self._scope.drive else ():
+            if not isinstance(part, Comparison):
+                continue
+            known = resolve(part.field, self._text)
+            if known.kind == "metric":
+                self.driver, self.rows = known.key, self._scope.drive
+                test = self._row_test(part, known).within(
+                    f"(m.name = ({_METRIC}) AND {{}})", known.key
+                )
+                rest = [self._part(other) for other in parts if other is not part]
+                return joined([test, *rest], is_every=True)
+        return self._part(node)
+
+    def _part(self, node: Node) -> Sql:
         if isinstance(node, Not):
-            return self.condition(node.part).within("(({}) IS NOT TRUE)")
+            before, self._is_inside_not = self._is_inside_not, True
+            found = self._part(node.part).within("(({}) IS NOT TRUE)")
+            self._is_inside_not = before
+            return found
         if isinstance(node, (Every, Some)):
-            return joined(list(map(self.condition, node.parts)), isinstance(node, Every))
+            return joined(list(map(self._part, node.parts)), isinstance(node, Every))
         if isinstance(node, Exists):
             return self._exists(resolve(node.field, self._text))
         if isinstance(node, Flag):
@@ -137,41 +171,52 @@ class Compiler:
         if known.kind == "flag":
             return self._truth(known)
         if known.kind == "config":
-            return self._config(known, Sql("kind = 'b' AND value = 1"))
+            return self._row_with(known, Sql("kind = 'b' AND value = 1"))
         raise self._error(node.field, f"{known.name} is no flag; compare it with a value")
 
     def _comparison(self, node: Comparison) -> Sql:
-        known, operator = resolve(node.field, self._text), node.operator
-        if operator == "in":
-            return joined([self._positive(known, "=", x, node) for x in node.literals], False)
-        if operator in ("!=", "!~", "not in"):
-            inner = "~" if operator == "!~" else "="
-            some = joined([self._positive(known, inner, x, node) for x in node.literals], False)
-            return joined([self._exists(known), some.within("(({}) IS NOT TRUE)")], True)
-        return self._positive(known, operator, node.literals[0], node)
+        known = resolve(node.field, self._text)
+        some = self._row_test(node, known)
+        if known.kind in _OF_ROWS:
+            return self._row_with(known, some)
+        if node.operator in _NEGATIVE:
+            return joined([self._exists(known), some.within("(({}) IS NOT TRUE)")], is_every=True)
+        return some
 
-    def _positive(self, known: Known, operator: str, literal: Literal, node: Comparison) -> Sql:
-        """Return the condition for `= < <= > >= ~`."""
+    def _row_test(self, node: Comparison, known: Known) -> Sql:
+        """Return the condition of a comparison; of a metric or config value that on its row.
+
+        Of other fields it is the positive one: what `!=` wants has to be there as well.
+        """
+        operator = {"!=": "=", "in": "=", "not in": "=", "!~": "~"}.get(
+            node.operator, node.operator
+        )
+        if operator == "~" and known.kind in ("metric", "number", "quantity", "time", "flag"):
+            raise FilterError(
+                f"'~' is for texts; {known.name} is none", text=self._text, position=node.position
+            )
+        tests = [self._test(known, operator, literal) for literal in node.literals]
+        some = joined(tests, is_every=False)
+        if known.kind in _OF_ROWS and node.operator in _NEGATIVE:
+            return some.within("(({}) IS NOT TRUE)")
+        return some
+
+    def _test(self, known: Known, operator: str, literal: Literal) -> Sql:
+        """Return the condition for `= < <= > >= ~`; of a metric or config value that on its row."""
         make: dict[str, Callable[[Known, str, Literal], Sql]] = {
-            "metric": self._compare_metric,
-            "config": self._compare_config,
+            "metric": self._metric_test,
+            "config": self._config_test,
             "number": self._compare_number,
             "quantity": self._compare_number,
             "time": self._compare_time,
             "flag": self._compare_flag,
         }
-        if operator == "~" and known.kind in ("metric", "number", "quantity", "time", "flag"):
-            raise FilterError(
-                f"'~' is for texts; {known.name} is none", text=self._text, position=node.position
-            )
         return make.get(known.kind, self._compare_text)(known, operator, literal)
 
     # ------------------------------------------------------------ kinds of fields
     def _exists(self, known: Known) -> Sql:
-        if known.kind == "metric":
-            return self._metric(known, Sql("1"))
-        if known.kind == "config":
-            return self._config(known, Sql("1"))
+        if known.kind in _OF_ROWS:
+            return self._row_with(known, Sql("1"))
         if known.kind == "flag":
             return Sql("1")
         if known.kind == "texts" or known.name == "name":
@@ -191,18 +236,17 @@ class Compiler:
         found = f"SELECT x.experiment FROM experiments x WHERE {inner}"
         return Sql(f"({self._row}.experiment IN ({found}))", test.values)
 
-    def _metric(self, known: Known, test: Sql) -> Sql:
-        return test.within(
-            f"(f.checkpoint IN (SELECT checkpoint FROM metrics WHERE name = ({_METRIC}) AND ({{}})))",
-            known.key,
-        )
-
-    def _config(self, known: Known, test: Sql) -> Sql:
-        return test.within(
-            f"({self._row}.experiment IN (SELECT experiment FROM config_values"
-            f" WHERE key = ({_KEY}) AND ({{}})))",
-            known.key,
-        )
+    def _row_with(self, known: Known, test: Sql) -> Sql:
+        """Return whether there is a metric or config value that fits."""
+        if known.kind == "metric" and self._is_inside_not:
+            # a set would hold nearly all checkpoints, and cannot choose the rows here
+            found = f"SELECT 1 FROM metrics WHERE name = ({_METRIC}) AND checkpoint = f.checkpoint"
+            return test.within(f"(EXISTS ({found} AND ({{}})))", known.key)
+        if known.kind == "metric":
+            found = f"SELECT checkpoint FROM metrics WHERE name = ({_METRIC}) AND ({{}})"
+            return test.within(f"(f.checkpoint IN ({found}))", known.key)
+        found = f"SELECT experiment FROM config_values WHERE key = ({_KEY}) AND ({{}})"
+        return test.within(f"({self._row}.experiment IN ({found}))", known.key)
 
     def _said(self, known: Known, test: Sql) -> Sql:
         """Return whether something of a kind was said that fits; a name is that of the experiment."""
@@ -221,8 +265,8 @@ class Compiler:
         return self._fact(known, Sql("{}"))
 
     # ------------------------------------------------------------ comparisons
-    def _compare_metric(self, known: Known, operator: str, literal: Literal) -> Sql:
-        return self._metric(known, number_test("value", operator, self._number(literal, known)))
+    def _metric_test(self, known: Known, operator: str, literal: Literal) -> Sql:
+        return number_test("value", operator, self._number(literal, known))
 
     def _compare_number(self, known: Known, operator: str, literal: Literal) -> Sql:
         number = self._number(literal, known)
@@ -271,23 +315,23 @@ class Compiler:
             return self._said(known, text_test("s.text", operator, text))
         return self._fact(known, text_test("{}", operator, text))
 
-    def _compare_config(self, known: Known, operator: str, literal: Literal) -> Sql:
+    def _config_test(self, _known: Known, operator: str, literal: Literal) -> Sql:
         """A word without quotes is a number, a truth or null, and a text that is spelled like it."""
         text = to_text(literal.text)
-        as_text = text_test("value", operator, text).within("kind = 's' AND {}")
+        as_text = text_test("value", operator, text).within("(kind = 's' AND {})")
         if literal.is_quoted or operator == "~":
-            return self._config(known, as_text)
+            return as_text
         number = read_number(literal.text)
         if number is not None:
-            test = number_test("value", operator, number).within("kind = 'n' AND {}")
-            return self._config(known, joined([test, as_text], False) if operator == "=" else test)
+            test = number_test("value", operator, number).within("(kind = 'n' AND {})")
+            return joined([test, as_text], is_every=False) if operator == "=" else test
         word = literal.text.lower()
         if operator == "=" and word in ("true", "false"):
-            test = Sql("kind = 'b' AND value = ?", [int(word == "true")])
-            return self._config(known, joined([test, as_text], False))
+            truth = Sql("(kind = 'b' AND value = ?)", [int(word == "true")])
+            return joined([truth, as_text], is_every=False)
         if operator == "=" and word in ("null", "none"):
-            return self._config(known, joined([Sql("kind = '0'"), as_text], False))
-        return self._config(known, as_text)
+            return joined([Sql("kind = '0'"), as_text], is_every=False)
+        return as_text
 
     def _error(
         self, place: Field | Literal, message: str, *, hint: str | None = None
@@ -295,18 +339,21 @@ class Compiler:
         return FilterError(message, text=self._text, position=place.position, hint=hint)
 
     # ------------------------------------------------------------ order
-    def order(self, keys: Sequence[Order]) -> Sql:
+    def order(self, keys: Sequence[Order], driver: str | None = None) -> Sql:
         """Return an ORDER BY list; what is missing comes last in both directions.
 
+        Args:
+            keys: what to order by.
+            driver: the metric that chooses the rows, as `m`.
         Raises: FilterError for unknown fields, and those that nothing can be ordered by.
         """
         parts = []
         for key in keys:
             known = resolve(key.field, self._text, what="order")
-            column = self._order_column(known, key)
+            is_driver = known.kind == "metric" and known.key == driver
+            column = Sql("m.value") if is_driver else self._order_column(known, key)
             direction = " DESC" if key.is_descending else ""
-            parts.append(Sql(f"{column.text} IS NULL", column.values))
-            parts.append(Sql(f"{column.text}{direction}", column.values))
+            parts.append(Sql(f"{column.text}{direction} NULLS LAST", column.values))
         return Sql(", ".join(p.text for p in parts), [v for p in parts for v in p.values])
 
     def _order_column(self, known: Known, key: Order) -> Sql:

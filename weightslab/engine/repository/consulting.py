@@ -92,20 +92,15 @@ class Desk:
         """Make a pure function known to SQL."""
         self._index.define(name, function, num_values)
 
-    def checkpoints(self, numbers: Iterable[int]) -> list[CheckpointEntry]:
+    def checkpoints(self, numbers: Sequence[int]) -> list[CheckpointEntry]:
         """Return checkpoints by their numbers in the index, each proven.
 
         Raises: StaleAnswerError, which is for the catalog.
         """
-        rows = [row for n in numbers if (row := self._index.numbered(n)) is not None]
+        rows = list(self._index.numbered(numbers).values())
         self._check({row.entry.name.exp_hash for row in rows if not self._is_proven(row)})
         self._check_facts({row.entry.name.exp_hash for row in rows})
         return [row.entry for row in rows]
-
-    def entries(self, numbers: Iterable[int]) -> dict[int, CheckpointEntry]:
-        """Return number -> checkpoint as the index has it, not proven."""
-        rows = ((number, self._index.numbered(number)) for number in numbers)
-        return {number: row.entry for number, row in rows if row is not None}
 
     def experiments(self, exp_hashes: Sequence[str]) -> list[ExperimentEntry]:
         """Return experiments, each proven.

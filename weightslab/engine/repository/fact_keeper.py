@@ -23,6 +23,7 @@ from weightslab.engine.repository.fact_tables import (
 )
 from weightslab.engine.repository.index_rows import key_of, record_to_text
 from weightslab.engine.repository.notes import ExperimentNotes, read_notes
+from weightslab.engine.repository.stamps import NO_FOLDER
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
 __all__ = ["FactKeeper"]
 
 _BATCH: Final = 256  # experiments in one transaction
-_NONE: Final = "none"  # stamp of a folder that is not there
 _PLACES: Final = {
     "config": (layout.config_folder, ".yaml"),
     "notes": (layout.notes_folder, ".json"),
@@ -57,6 +57,7 @@ class FactKeeper:
         self._stamps = stamps
         self._lister = lister
         self._known: dict[str, dict[str, str]] = {}  # kind -> experiment -> stamp, as in the index
+        self._keys: dict[str, dict[str, str]] = {}  # kind -> experiment -> its folder
         self._data_version: int | None = None
         self._unsure: set[str] = set()  # folders whose record is damaged, missing, or young
 
@@ -139,11 +140,11 @@ class FactKeeper:
         return entry if is_same else None
 
     # ------------------------------------------------------------ configs and notes
-    def configs(self, index: Index, exp_hashes: Iterable[str]) -> None:
+    def configs(self, index: Index, exp_hashes: Sequence[str]) -> None:
         """Bring the newest configs of experiments up to date."""
         self._folders(index, "config", exp_hashes, self._read_config)
 
-    def notes(self, index: Index, exp_hashes: Iterable[str]) -> None:
+    def notes(self, index: Index, exp_hashes: Sequence[str]) -> None:
         """Bring what was said about experiments up to date."""
         self._folders(index, "notes", exp_hashes, self._read_notes)
 
@@ -151,21 +152,20 @@ class FactKeeper:
         self,
         index: Index,
         kind: str,
-        exp_hashes: Iterable[str],
+        exp_hashes: Sequence[str],
         read: Callable[[Index, str, tuple[str, str]], str],
     ) -> None:
-        known, names = self._load(index, kind), self._stamps.names
-        folder_of = _PLACES[kind][0]
-        changed = []
+        known, folders = self._load(index, kind), self._keys.setdefault(kind, {})
         for exp_hash in exp_hashes:
-            stamp = names(folder_of(exp_hash))
-            stamp = _NONE if stamp is None else stamp
-            if not stamp or known.get(exp_hash) != stamp:
-                changed.append((exp_hash, stamp))
+            if exp_hash not in folders:
+                folders[exp_hash] = _PLACES[kind][0](exp_hash)
+        keys = {exp_hash: folders[exp_hash] for exp_hash in exp_hashes}
+        changed = list(self._stamps.changed(keys, known).items())
         for batch in _batches(changed):
             with index.batch():
                 for exp_hash, stamp in batch:
-                    known[exp_hash] = read(index, exp_hash, (stamp, self._files(kind, exp_hash)))
+                    source = stamp, self._files(kind, exp_hash)
+                    known[exp_hash] = read(index, exp_hash, source)
 
     def _files(self, kind: str, exp_hash: str) -> str:
         """Return what is equal while the files in a folder are the same; empty if that is not sure."""
@@ -180,7 +180,7 @@ class FactKeeper:
 
     def _read_config(self, index: Index, exp_hash: str, source: tuple[str, str]) -> str:
         values: dict[str, tuple[str, Any]] = {}
-        if source[0] != _NONE:
+        if source[0] != NO_FOLDER:
             try:
                 values = flat_config(self._newest_config(exp_hash))
             except CheckpointError:  # its keys are missing until it can be read
@@ -196,7 +196,7 @@ class FactKeeper:
         return config_from_bytes(self._store.map(key), name=file)
 
     def _read_notes(self, index: Index, exp_hash: str, source: tuple[str, str]) -> str:
-        if source[0] == _NONE:
+        if source[0] == NO_FOLDER:
             notes = ExperimentNotes(exp_hash=exp_hash)
         else:
             notes = read_notes(self._store, exp_hash)
@@ -213,7 +213,7 @@ class FactKeeper:
         )
         if found and found[0][0] == known.get(exp_hash):
             stamp, files = found[0]
-            if stamp == _NONE or (files and files == self._files(kind, exp_hash)):
+            if stamp == NO_FOLDER or (files and files == self._files(kind, exp_hash)):
                 return True
         known.pop(exp_hash, None)
         return False

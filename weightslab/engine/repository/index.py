@@ -46,7 +46,7 @@ from weightslab.engine.repository.layout import CheckpointName
 from weightslab.engine.storage.holder import boot_id
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from weightslab.engine.repository.catalog import CheckpointEntry, TensorPlace
@@ -88,7 +88,8 @@ CREATE TABLE samples (
 {FACT_SCHEMA}PRAGMA application_id = {_APPLICATION_ID};
 """
 _ROWS_OF: Final = f"SELECT {_COLUMNS} FROM checkpoints WHERE exp_hash = ?"  # noqa: S608 - constants
-_ROW: Final = f"SELECT {_COLUMNS} FROM checkpoints WHERE id = ?"  # noqa: S608 - constants
+_NUMBERED: Final = f"SELECT id, {_COLUMNS} FROM checkpoints WHERE id IN"  # noqa: S608 - constants
+_MAX_VALUES: Final = 500  # in one statement; SQLite takes 999 at least
 _NEWEST: Final = (
     f"SELECT {_COLUMNS} FROM checkpoints WHERE moment IS NOT NULL ORDER BY moment DESC,"  # noqa: S608
     " sequence DESC, exp_hash DESC, step DESC, revision DESC LIMIT 1"
@@ -236,10 +237,15 @@ class Index:
             return stamp, body
         return None
 
-    def numbered(self, number: int) -> IndexRow | None:
-        """Return the row of a checkpoint by its number in the index."""
-        found = self.run(_ROW, number)
-        return row_of(found[0]) if found else None
+    def numbered(self, numbers: Sequence[int]) -> dict[int, IndexRow]:
+        """Return the rows of checkpoints by their numbers in the index, in that order."""
+        found = {}
+        for start in range(0, len(numbers), _MAX_VALUES):
+            some = numbers[start : start + _MAX_VALUES]
+            marks = ",".join("?" * len(some))
+            for number, *values in self.run(f"{_NUMBERED} ({marks})", *some):
+                found[number] = row_of(tuple(values))
+        return {number: found[number] for number in numbers if number in found}
 
     def put_records(self, records: Mapping[str, tuple[str, str]]) -> None:
         """Write rows of experiments: (stamp, body)."""
