@@ -193,7 +193,9 @@ class Lineage:
         following: dict[str, set[str]] = {}
         for edge in self.edges:
             following.setdefault(edge.parent, set()).add(edge.child)
-        near, todo = {exp_hash}, [exp_hash]
+        # what crossed may lie in the trash, where no edge shows it
+        near = {exp_hash, *self._records.experiments_aside()}
+        todo = [*near]
         while todo:
             new = following.get(todo.pop(), set()) - near
             near |= new

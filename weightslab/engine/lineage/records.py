@@ -176,9 +176,7 @@ class Records:
 
     def _set_aside(self, name: CheckpointName, digest: str, folder: str) -> CheckpointEntry | None:
         """Return the record of a checkpoint in the trash or the quarantine, by its digest."""
-        if folder not in self._aside:
-            self._aside[folder] = self._store.list(folder)
-        for place in self._aside[folder]:
+        for place in self._list_aside(folder):
             stem = place.rstrip("/")
             if stem != name.stem and stem.rpartition(".")[0] != name.stem:
                 continue
@@ -190,6 +188,16 @@ class Records:
             if manifest.digest == digest:
                 return entry_of(manifest)
         return None
+
+    def _list_aside(self, folder: str) -> list[str]:
+        if folder not in self._aside:
+            self._aside[folder] = self._store.list(folder)
+        return self._aside[folder]
+
+    def experiments_aside(self) -> set[str]:
+        """Return the experiments with something in the trash or the quarantine."""
+        places = [n for f in (layout.TRASH, layout.QUARANTINE) for n in self._list_aside(f)]
+        return {place[:16] for place in places}
 
     # ------------------------------------------------------------ the way back
     def hop(self, found: Found) -> tuple[Hop, Found | None]:
