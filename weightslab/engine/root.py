@@ -18,17 +18,10 @@ root.audit([17, 99]).newest_clean        the newest checkpoint that cannot know 
 
 from __future__ import annotations
 
-import difflib
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from weightslab.engine.audit import run, sample_history
-from weightslab.engine.care import checking, deleting, noting, summary, trashing
-from weightslab.engine.care.noting import RootNotes
-from weightslab.engine.care.trashing import RootTrash
-from weightslab.engine.collecting.gc import gc
-from weightslab.engine.comparing import comparison
 from weightslab.engine.errors import (
     CheckpointNotFoundError,
     ExperimentNotFoundError,
@@ -36,29 +29,19 @@ from weightslab.engine.errors import (
     ObjectNotFoundError,
     ReadOnlyStoreError,
 )
-from weightslab.engine.export import export_part
-from weightslab.engine.lineage import graph, history
-from weightslab.engine.query import asking
 from weightslab.engine.reference import parse_reference
-from weightslab.engine.repository import layout, opening
+from weightslab.engine.repository import layout
 from weightslab.engine.repository.catalog import (
     CheckpointEntry,
     ExperimentEntry,
     read_manifest,
 )
-from weightslab.engine.repository.claim import reading
-from weightslab.engine.repository.component_file import (
-    read_architecture,
-    read_config,
-    read_samples,
-)
 from weightslab.engine.repository.experiment import ExperimentRecord
 from weightslab.engine.repository.indexed import IndexedCatalog
-from weightslab.engine.repository.metric_lines import read_metrics
 from weightslab.engine.retention.rules import Retention
 from weightslab.engine.storage.journal import LocalJournal
 from weightslab.engine.storage.local import LocalStore
-from weightslab.engine.transplanting import transplant as transplanting
+from weightslab.engine.verb import Verb
 
 if TYPE_CHECKING:
     import os
@@ -66,9 +49,27 @@ if TYPE_CHECKING:
 
     import torch
 
+    from weightslab.engine.audit import run, sample_history
+    from weightslab.engine.care import (
+        checking,
+        deleting,
+        doctor,
+        noting,
+        reproducing,
+        summary,
+        trashing,
+        usage,
+    )
+    from weightslab.engine.care.noting import RootNotes
+    from weightslab.engine.care.trashing import RootTrash
+    from weightslab.engine.collecting import gc
+    from weightslab.engine.comparing import comparison
     from weightslab.engine.identity.samples import SampleSet
+    from weightslab.engine.lineage import graph, history
+    from weightslab.engine.query import asking
     from weightslab.engine.repository.catalog import Catalog
     from weightslab.engine.repository.manifest import Manifest
+    from weightslab.engine.transplanting import transplant as transplanting
     from weightslab.engine.values import Change, Explanation, MetricRecord
 
 __all__ = ["CheckpointRoot"]
@@ -115,8 +116,6 @@ class CheckpointRoot:
             _make_folders(self)
 
     # ------------------------------------------------------------ experiments
-    experiments = asking.experiments
-
     def list_hashes(self) -> list[str]:
         """Return the hashes of all experiments, oldest first."""
         return [entry.exp_hash for entry in self.catalog.experiments()]
@@ -141,6 +140,8 @@ class CheckpointRoot:
                 hint="give more digits",
                 context=context,
             )
+        import difflib
+
         near = difflib.get_close_matches(prefix.lower(), hashes, n=3, cutoff=0.3) or hashes[:3]
         hint = f"nearest: {', '.join(near)}" if near else f"{self.path} has no experiments"
         raise ExperimentNotFoundError(f"no experiment {prefix!r}", hint=hint, context=context)
@@ -157,9 +158,6 @@ class CheckpointRoot:
         return entry
 
     # ------------------------------------------------------------ checkpoints
-    checkpoints = asking.checkpoints
-    latest = asking.latest
-    best = asking.best
 
     def find_checkpoint(
         self, exp_hash: str, step: int, *, revision: int | None = None
@@ -234,6 +232,8 @@ class CheckpointRoot:
         """
         if exp_hash is not None and not layout.is_exp_hash(exp_hash):
             exp_hash = self.get_hash(exp_hash)
+        from weightslab.engine.repository.metric_lines import read_metrics
+
         return list(read_metrics(self.path, exp_hash, name))
 
     def manifest(self, entry: CheckpointEntry) -> Manifest:
@@ -249,6 +249,9 @@ class CheckpointRoot:
 
         Raises: ObjectNotFoundError if the experiment has no config; CheckpointNotFoundError.
         """
+        from weightslab.engine.repository import opening
+        from weightslab.engine.repository.component_file import read_config
+
         record = _record(self, exp_hash)
         if step is None:
             file = opening.newest_config(self.store, record.exp_hash)
@@ -265,6 +268,8 @@ class CheckpointRoot:
 
         Raises: ObjectNotFoundError if the experiment has none.
         """
+        from weightslab.engine.repository.component_file import read_architecture
+
         return read_architecture(self.store, _record(self, exp_hash))
 
     def samples(self, exp_hash: str) -> SampleSet:
@@ -272,6 +277,8 @@ class CheckpointRoot:
 
         Raises: ObjectNotFoundError if the experiment has none.
         """
+        from weightslab.engine.repository.component_file import read_samples
+
         record = _record(self, exp_hash)
         if record.components.data is None:
             raise ObjectNotFoundError(
@@ -309,6 +316,7 @@ class CheckpointRoot:
             IntegrityError, FormatError.
         """
         from weightslab.engine.loading.selecting import load_tensors
+        from weightslab.engine.repository.claim import reading
 
         found = self.get_checkpoint(exp_hash, step, revision=revision)
         with reading(self.store, found.name) as manifest:
@@ -333,33 +341,67 @@ class CheckpointRoot:
         """Return the changes of `explain(old, new)`."""
         return list(self.explain(old, new).changes)
 
-    compare = comparison.compare
-    transplant = transplanting.transplant
-
-    # ------------------------------------------------------------ care
-    # each verb has a room of its own in `engine/care`
-    info = summary.info
-    verify = checking.verify
-    quarantine = checking.quarantine
-    delete = deleting.delete
-    pin = noting.pin
-    unpin = noting.unpin
-    restore = trashing.restore
-    gc = gc
-    # where it came from, and which samples are in it
-    lineage = graph.lineage
-    history = history.history
-    audit = run.audit
-    sample_history = sample_history.sample_history
+    # ------------------------------------------------------------ verbs
+    # each has a room of its own, which is imported when the verb is first used
+    if TYPE_CHECKING:
+        experiments = asking.experiments
+        checkpoints = asking.checkpoints
+        latest = asking.latest
+        best = asking.best
+        compare = comparison.compare
+        transplant = transplanting.transplant
+        lineage = graph.lineage
+        history = history.history
+        audit = run.audit
+        sample_history = sample_history.sample_history
+        provenance = reproducing.provenance
+        reproduce = reproducing.reproduce
+        info = summary.info
+        usage = usage.usage
+        verify = checking.verify
+        quarantine = checking.quarantine
+        doctor = doctor.doctor
+        delete = deleting.delete
+        pin = noting.pin
+        unpin = noting.unpin
+        restore = trashing.restore
+        gc = gc.gc
+    else:
+        experiments = Verb("query.asking")
+        checkpoints = Verb("query.asking")
+        latest = Verb("query.asking")
+        best = Verb("query.asking")
+        compare = Verb("comparing.comparison")
+        transplant = Verb("transplanting.transplant")
+        lineage = Verb("lineage.graph")
+        history = Verb("lineage.history")
+        audit = Verb("audit.run")
+        sample_history = Verb("audit.sample_history")
+        provenance = Verb("care.reproducing")
+        reproduce = Verb("care.reproducing")
+        info = Verb("care.summary")
+        usage = Verb("care.usage")
+        verify = Verb("care.checking")
+        quarantine = Verb("care.checking")
+        doctor = Verb("care.doctor")
+        delete = Verb("care.deleting")
+        pin = Verb("care.noting")
+        unpin = Verb("care.noting")
+        restore = Verb("care.trashing")
+        gc = Verb("collecting.gc")
 
     @property
     def notes(self) -> RootNotes:
         """Names, notes and tags: `read`, `name`, `add`, `tag`, `remove`."""
+        from weightslab.engine.care.noting import RootNotes
+
         return RootNotes(self)
 
     @property
     def trash(self) -> RootTrash:
         """Deleted checkpoints that can be had back: `list`, `put`, `restore`, `empty`."""
+        from weightslab.engine.care.trashing import RootTrash
+
         return RootTrash(self)
 
     def export(
@@ -383,6 +425,9 @@ class CheckpointRoot:
         Raises: CheckpointNotFoundError, ObjectNotFoundError (no such part), AlreadyExistsError,
             IntegrityError, StorageError.
         """
+        from weightslab.engine.export import export_part
+        from weightslab.engine.repository.claim import reading
+
         found = self.get_checkpoint(exp_hash, step, revision=revision)
         with reading(self.store, found.name) as manifest:
             return export_part(self.store, manifest, path, part=part)

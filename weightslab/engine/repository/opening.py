@@ -234,6 +234,7 @@ def tidy(store: Store, exp_hash: str) -> list[str]:
             removed += sweep(folder(exp_hash))
         for folder in (layout.config_folder, layout.data_folder, layout.notes_folder):
             removed += sweep(folder(exp_hash))
+        removed += sweep(layout.provenance_folder(exp_hash))
         for aside in (layout.QUARANTINE, layout.TRASH):
             for name in store.list(aside):
                 if name.startswith(exp_hash):
