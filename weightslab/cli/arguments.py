@@ -27,7 +27,7 @@ def complete_reference(ctx: typer.Context, incomplete: str) -> list[str]:
         root = open_root(ctx.params.get("root") or above.get("root"))
         head, at, tail = incomplete.partition("@")
         if not at:
-            return [h for h in root.catalog.exp_hashes() if h.startswith(head)][:_MAX_COMPLETED]
+            return root.catalog.exp_hashes(head.lower())[:_MAX_COMPLETED]
         steps = sorted({entry.name.step for entry in root.checkpoints(head)}, reverse=True)
     except Exception:  # noqa: BLE001 - a shell that completes has no place for an error
         return []

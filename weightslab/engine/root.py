@@ -129,8 +129,7 @@ class CheckpointRoot:
             raise TypeError(f"an experiment hash is a str, not {type(prefix).__name__}")
         if layout.is_exp_hash(prefix) and self.catalog.experiment(prefix) is not None:
             return prefix
-        hashes = self.catalog.exp_hashes()
-        found = [h for h in hashes if prefix and h.startswith(prefix.lower())]
+        found = self.catalog.exp_hashes(prefix.lower()) if prefix else []
         if len(found) == 1:
             return found[0]
         context = {"exp_hash": prefix}
@@ -142,6 +141,7 @@ class CheckpointRoot:
             )
         import difflib
 
+        hashes = self.catalog.exp_hashes()
         near = difflib.get_close_matches(prefix.lower(), hashes, n=3, cutoff=0.3) or hashes[:3]
         hint = f"nearest: {', '.join(near)}" if near else f"{self.path} has no experiments"
         raise ExperimentNotFoundError(f"no experiment {prefix!r}", hint=hint, context=context)

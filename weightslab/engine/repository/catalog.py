@@ -111,8 +111,8 @@ class ExperimentEntry:
 class Catalog(Protocol):
     """Answers what is there; scanned or indexed."""
 
-    def exp_hashes(self) -> list[str]:
-        """Return the hashes of all experiments, ascending."""
+    def exp_hashes(self, prefix: str = "") -> list[str]:
+        """Return the hashes of all experiments that begin with `prefix`, ascending."""
         ...
 
     def experiment(self, exp_hash: str) -> ExperimentEntry | None:
@@ -199,10 +199,11 @@ class ScanCatalog:
         self._experiments.clear()
         self._tensors.clear()
 
-    def exp_hashes(self) -> list[str]:
+    def exp_hashes(self, prefix: str = "") -> list[str]:
         """Return the hashes of all folders that hold an experiment, ascending."""
         names = [name[:-1] for name in self._store.list(layout.CHECKPOINTS) if name.endswith("/")]
-        return [name for name in names if layout.is_exp_hash(name) and self._is_experiment(name)]
+        found = [name for name in names if layout.is_exp_hash(name) and name.startswith(prefix)]
+        return [name for name in found if self._is_experiment(name)]
 
     def _is_experiment(self, exp_hash: str) -> bool:
         # a folder that lost its record and still has checkpoints is a damaged experiment

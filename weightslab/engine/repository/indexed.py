@@ -121,9 +121,12 @@ class IndexedCatalog:
             self._is_thorough = True
 
     # ------------------------------------------------------------ questions
-    def exp_hashes(self) -> list[str]:
-        """Return the hashes of all experiments, ascending. O(experiments)."""
-        return self._answer(self._lister.hashes)
+    def exp_hashes(self, prefix: str = "") -> list[str]:
+        """Return the hashes of all experiments that begin with `prefix`, ascending.
+
+        The names of all folders are listed; O(those that begin so) further looks.
+        """
+        return self._answer(lambda: self._lister.hashes(prefix))
 
     def experiment(self, exp_hash: str) -> ExperimentEntry | None:
         """Return the experiment, None if there is none."""

@@ -33,9 +33,10 @@ class ExperimentLister:
         names = [name[:-1] for name in self._store.list(layout.CHECKPOINTS) if name.endswith("/")]
         return [name for name in names if layout.is_exp_hash(name)]
 
-    def hashes(self) -> list[str]:
-        """Return the hashes of all experiments, ascending."""
-        return [exp_hash for exp_hash in self.folders() if self._is_experiment(exp_hash)]
+    def hashes(self, prefix: str = "") -> list[str]:
+        """Return the hashes of all experiments that begin with `prefix`, ascending."""
+        found = (exp_hash for exp_hash in self.folders() if exp_hash.startswith(prefix))
+        return [exp_hash for exp_hash in found if self._is_experiment(exp_hash)]
 
     def _is_experiment(self, exp_hash: str) -> bool:
         # a folder that lost its record and still has checkpoints is a damaged experiment
