@@ -31,7 +31,13 @@ def test_the_rest_is_counted(cli, looked_at):
 
 
 def test_text_of_the_root_is_shown_inert_everywhere(cli, looked_at):
-    for words in (["ls"], ["show", FIRST], ["tree"], ["note", FIRST, "--name"], ["diff", FIRST, "1e"]):
+    for words in (
+        ["ls"],
+        ["show", FIRST],
+        ["tree"],
+        ["note", FIRST, "--name"],
+        ["diff", FIRST, "1e"],
+    ):
         done = cli(*words, "--root", looked_at)
         assert all(line.isprintable() for line in done.out.split("\n")), words
         assert EVIL not in done.out
