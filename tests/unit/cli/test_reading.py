@@ -194,10 +194,8 @@ def test_a_missing_package_is_named_with_the_extra(cli, monkeypatch):
 @pytest.mark.skipif(os.name == "nt", reason="modes of POSIX")
 def test_every_reading_command_works_in_a_read_only_root(cli, root):
     before = sorted(p for p in root.rglob("*"))
-    for folder, _, files in os.walk(root):
-        for name in files:
-            os.chmod(os.path.join(folder, name), 0o444)
-        os.chmod(folder, 0o555)
+    for path in before:
+        path.chmod(0o555 if path.is_dir() else 0o444)
     try:
         for words in (
             ["ls"],
@@ -214,8 +212,8 @@ def test_every_reading_command_works_in_a_read_only_root(cli, root):
         ):
             assert cli(*words, "--root", root).code == 0, words
     finally:
-        for folder, _, _ in os.walk(root):
-            os.chmod(folder, 0o755)
+        for path in before:
+            path.chmod(0o755)
     assert sorted(p for p in root.rglob("*")) == before
 
 
