@@ -14,7 +14,6 @@ from weightslab.engine.query.listing import (
     Listing,
 )
 from weightslab.engine.query.sql import CHECKPOINTS, EXPERIMENTS, Compiler, Sql, joined
-from weightslab.engine.query.values import glob_matches
 from weightslab.engine.repository.consulting import Needs
 from weightslab.engine.repository.fact_tables import experiment_number, to_text
 
@@ -306,7 +305,6 @@ class _Search:
             rows: FROM clause, in place of that of the scope.
             limit: in place of that which was asked for.
         """
-        desk.define("glob_matches", glob_matches, 2)
         parts = [self._condition] + ([extra] if extra is not None else [])
         row = "f" if self._scope is CHECKPOINTS else "e"
         if self._exp_hash is not None:
