@@ -7,6 +7,7 @@ from datetime import datetime, timedelta, timezone
 
 from support.repo import plain_image
 from weightslab.engine.identity.config import describe_config
+from weightslab.engine.jsonform import encode
 from weightslab.engine.repository.commit import Draft
 from weightslab.engine.repository.experiment import Components, ExperimentRecord
 from weightslab.engine.repository.opening import ExperimentContent, open_experiment
@@ -59,7 +60,7 @@ def save(root, exp_hash, step, size_bytes=48, **metrics):
             aliases={},
             state={"model": {}},
             metadata=None,
-            metrics=metrics,
+            metrics=encode(metrics, path="metrics"),
             parent=ParentLink(kind="fresh", exact=True),
             config_file=None,
             versions={"python": "3"},
