@@ -6,6 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from weightslab.engine.errors import FilterError
 from weightslab.engine.query.fields import fields_of, resolve, unknown_key
 from weightslab.engine.query.language import parse_filter, parse_order
 from weightslab.engine.query.listing import (
@@ -16,6 +17,7 @@ from weightslab.engine.query.listing import (
 from weightslab.engine.query.sql import CHECKPOINTS, EXPERIMENTS, Compiler, Sql, joined
 from weightslab.engine.repository.consulting import Needs
 from weightslab.engine.repository.fact_tables import experiment_number, to_text
+from weightslab.engine.repository.index_rows import IndexFailedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,6 +41,8 @@ _OF_CHECKPOINTS: Final = frozenset(
     {"metric", "step", "revision", "sequence", "size", "checkpoints", "damaged"}
 )
 _OF_NOTES: Final = frozenset({"name", "tag", "note", "pinned"})
+# what SQLite says of expressions beyond its limits, which differ between builds
+_TOO_DEEP: Final = ("parser stack overflow", "too large", "too many SQL variables")
 _BEYOND: Final = 2.0**63  # above it numbers lie in the index as floats
 
 
@@ -227,7 +231,7 @@ class _Search:
         may_drive: bool = True,
     ) -> None:
         self._root, self._scope, self._limit, self._exp_hash = root, scope, limit, exp_hash
-        self._condition, self._order = Sql("1"), Sql("")
+        self._condition, self._order, self._where = Sql("1"), Sql(""), where or ""
         used: list[_Used] = []
         now, driver, self._rows = root.clock(), None, scope.rows
         if where is not None:
@@ -316,7 +320,14 @@ class _Search:
         limit = self._limit if limit is None else limit
         values = [*condition.values, *self._order.values, -1 if limit is None else limit]
         text = f"SELECT {columns} FROM {rows} WHERE {condition.text} ORDER BY {keys} LIMIT ?"
-        return desk.run(text, values)
+        try:
+            return desk.run(text, values)
+        except IndexFailedError as error:
+            if not any(words in str(error) for words in _TOO_DEEP):
+                raise
+            raise FilterError(
+                "the filter is nested too deeply", text=self._where, position=0
+            ) from error
 
 
 _TABLES: Final = {

@@ -170,7 +170,9 @@ def test_limit_counts_from_the_front(story):
     assert story.steps("step > 0", exp_hash=story.wide[:6], limit=1) == "wide1"
 
 
-@pytest.mark.parametrize(("limit", "error"), [(-1, ValueError), (True, TypeError), ("3", TypeError)])
+@pytest.mark.parametrize(
+    ("limit", "error"), [(-1, ValueError), (True, TypeError), ("3", TypeError)]
+)
 def test_a_limit_is_a_count(story, limit, error):
     with pytest.raises(error, match="limit is"):
         story.root.checkpoints(limit=limit)
@@ -258,6 +260,19 @@ def test_a_filter_of_ten_thousand_characters_is_answered(story):
     assert story.steps(where) == "wide1 wide5"
     assert story.steps(f"step in ({','.join(map(str, range(2, 1500)))})") == "base2 wide5 bare7"
     assert story.steps("not " * 99 + "pinned") == "base1 base2 wide1 bare7"
+
+
+def test_parentheses_in_parentheses_are_answered_or_refused(story):
+    nested = "step = 5"
+    for _ in range(6):
+        nested = f"not (step = 7 or (step > 0 and {nested}))"
+    assert story.steps(nested) in ("base1 base2 wide1 wide5", "wide5", "base1 base2 wide1")
+    deep = "pinned"
+    for _ in range(90):
+        deep = f"step > 99 or not ({deep})"
+    with pytest.raises(FilterError, match="nested too deeply"):
+        story.steps(deep)
+    assert story.steps("pinned") == "wide5"
 
 
 # ---------------------------------------------------------------- listings

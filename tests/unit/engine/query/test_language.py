@@ -21,7 +21,10 @@ def test_and_binds_more_than_or_and_not_more_than_both():
 def test_parts_of_a_name_can_be_quoted():
     found = parse_filter("""config."a.b".c-1 = 'it''s'""".replace("''", "\\'"))
     assert found == Comparison(
-        Field(("config", "a.b", "c-1"), (False, True, False), 0), "=", (Literal("it's", True, 19),), 17
+        Field(("config", "a.b", "c-1"), (False, True, False), 0),
+        "=",
+        (Literal("it's", True, 19),),
+        17,
     )
 
 
@@ -71,7 +74,9 @@ BAD = [
 
 @pytest.mark.parametrize(("text", "position", "message"), BAD, ids=lambda v: str(v)[:20])
 def test_an_error_points_at_its_place(text, position, message):
-    with pytest.raises(FilterError, match=message.replace("(", "\\(").replace(")", "\\)")) as caught:
+    with pytest.raises(
+        FilterError, match=message.replace("(", "\\(").replace(")", "\\)")
+    ) as caught:
         parse_filter(text)
     assert caught.value.position == position
     line, mark = str(caught.value).split("\n")[-2:]
