@@ -58,12 +58,13 @@ class FactKeeper:
         self._lister = lister
         self._known: dict[str, dict[str, str]] = {}  # kind -> experiment -> stamp, as in the index
         self._keys: dict[str, dict[str, str]] = {}  # kind -> experiment -> its folder
+        self._read_now: set[tuple[str, str]] = set()  # (kind, experiment), for this question
         self._data_version: int | None = None
         self._unsure: set[str] = set()  # folders whose record is damaged, missing, or young
 
-    def forget(self) -> None:
-        """Take nothing for known any more."""
-        self._known.clear()
+    def begin(self) -> None:
+        """Begin a question: what is read from now on counts for it, however young it is."""
+        self._read_now.clear()
 
     def _load(self, index: Index, kind: str) -> dict[str, str]:
         version = index.run("PRAGMA data_version")[0][0]
@@ -166,6 +167,7 @@ class FactKeeper:
                 for exp_hash, stamp in batch:
                     source = stamp, self._files(kind, exp_hash)
                     known[exp_hash] = read(index, exp_hash, source)
+                    self._read_now.add((kind, exp_hash))
 
     def _files(self, kind: str, exp_hash: str) -> str:
         """Return what is equal while the files in a folder are the same; empty if that is not sure."""
@@ -207,6 +209,8 @@ class FactKeeper:
 
     def is_proven(self, index: Index, kind: str, exp_hash: str) -> bool:
         """Tell whether each file is the one that facts were read from; else they are read again."""
+        if (kind, exp_hash) in self._read_now:
+            return True
         known, number = self._known.get(kind, {}), experiment_number(exp_hash)
         found = index.run(
             "SELECT stamp, files FROM sources WHERE kind = ? AND experiment = ?", kind, number

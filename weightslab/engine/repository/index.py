@@ -29,6 +29,7 @@ from weightslab.engine.repository.fact_tables import (
     put_facts,
     remove_facts,
 )
+from weightslab.engine.repository.globs import glob_matches
 from weightslab.engine.repository.index_file import remove_index
 from weightslab.engine.repository.index_rows import (
     IndexFailedError,
@@ -46,7 +47,7 @@ from weightslab.engine.repository.layout import CheckpointName
 from weightslab.engine.storage.holder import boot_id
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from weightslab.engine.repository.catalog import CheckpointEntry, TensorPlace
@@ -157,6 +158,7 @@ class Index:
                 raise IndexFailedError("it is damaged", is_damaged=True)
             self.run(f"PRAGMA user_version = {boot}")
         self.run("PRAGMA synchronous = NORMAL")
+        self._connection.create_function("glob_matches", 2, glob_matches, deterministic=True)
         if self.path is not None:
             try:
                 os.utime(self.path)  # so that it counts as used
@@ -179,13 +181,6 @@ class Index:
         """Execute one statement for each row."""
         try:
             self._connection.executemany(statement, rows)
-        except _SQLITE_ERRORS as error:
-            raise _failure(error) from error
-
-    def define(self, name: str, function: Callable[..., Any], num_values: int) -> None:
-        """Make a pure function known to SQL."""
-        try:
-            self._connection.create_function(name, num_values, function, deterministic=True)
         except _SQLITE_ERRORS as error:
             raise _failure(error) from error
 
@@ -220,22 +215,17 @@ class Index:
         """Note that the rows of an experiment are complete for this state of its folder."""
         self.run("INSERT OR REPLACE INTO folders VALUES (?, ?)", exp_hash, stamp)
 
-    def records(self) -> dict[str, tuple[str, str]]:
-        """Return experiment -> (stamp, body)."""
+    def records(self, exp_hash: str | None = None) -> dict[str, tuple[str, str]]:
+        """Return experiment -> (stamp, body), of all or of one."""
         found = {}
-        for exp_hash, stamp, body, seal in self.run("SELECT * FROM records"):
-            check_seal(seal, exp_hash, stamp, body)
-            found[exp_hash] = stamp, body
+        rows = self.run(
+            "SELECT * FROM records WHERE exp_hash = ?" if exp_hash else "SELECT * FROM records",
+            *filter(None, [exp_hash]),
+        )
+        for name, stamp, body, seal in rows:
+            check_seal(seal, name, stamp, body)
+            found[name] = stamp, body
         return found
-
-    def record(self, exp_hash: str) -> tuple[str, str] | None:
-        """Return (stamp, body) of one experiment."""
-        for stamp, body, seal in self.run(
-            "SELECT stamp, body, seal FROM records WHERE exp_hash = ?", exp_hash
-        ):
-            check_seal(seal, exp_hash, stamp, body)
-            return stamp, body
-        return None
 
     def numbered(self, numbers: Sequence[int]) -> dict[int, IndexRow]:
         """Return the rows of checkpoints by their numbers in the index, in that order."""

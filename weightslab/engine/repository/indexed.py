@@ -250,6 +250,7 @@ class IndexedCatalog:
 
     def _consult(self, needs: Needs, question: Callable[[Desk], T]) -> T:
         stale: set[str] | None = None
+        self._facts.begin()
         for _ in range(_MAX_ROUNDS):
             index = self._bring_up(needs, stale)
             desk = Desk(index, needs, self._is_proven, self._facts, self._lister, self._barred)

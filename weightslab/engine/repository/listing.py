@@ -68,8 +68,10 @@ class ExperimentLister:
     def preload(self, index: Index, exp_hashes: Iterable[str]) -> None:
         """Take records from the index, so that `one` need not read their files."""
         for exp_hash in exp_hashes:
-            if exp_hash not in self._known and (found := index.record(exp_hash)) is not None:
-                self._known[exp_hash] = found[0], record_from_text(exp_hash, found[1])
+            if exp_hash in self._known:
+                continue
+            for stamp, text in index.records(exp_hash).values():
+                self._known[exp_hash] = stamp, record_from_text(exp_hash, text)
 
     def all(self, index: Index | None) -> list[ExperimentEntry]:
         """Return all experiments, oldest first, damaged ones last; keeps what it read in `index`."""
