@@ -34,6 +34,7 @@ SECTIONS = {
     "catalog": ("catalog_cost", "The catalog", 9, False),
     "identity": ("identity_cost", "Identity", 15, False),
     "samples": ("sample_cost", "Ten million samples", 5, True),
+    "compare": ("compare_cost", "Comparing", 5, True),
     "retention": ("retention_cost", "Retention", 5, True),
     "imports": ("import_time", "Import", 7, False),
 }
