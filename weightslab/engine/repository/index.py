@@ -324,7 +324,8 @@ class Index:
     def crossings(self) -> list[CheckpointEntry]:
         """Return the checkpoints that cross. O(these)."""
         found = self._run(
-            f"SELECT {_COLUMNS} FROM origins JOIN checkpoints ON id = checkpoint WHERE crosses"  # noqa: S608
+            f"SELECT {_COLUMNS} FROM checkpoints WHERE id IN"  # noqa: S608 - constants
+            " (SELECT checkpoint FROM origins WHERE crosses)"
         )
         return [row_of(values).entry for values in found]
 
