@@ -34,6 +34,7 @@ SECTIONS = {
     "catalog": ("catalog_cost", "The catalog", 9, False),
     "identity": ("identity_cost", "Identity", 15, False),
     "samples": ("sample_cost", "Ten million samples", 5, True),
+    "lineage": ("lineage_cost", "Lineage and audit", 5, False),
     "retention": ("retention_cost", "Retention", 5, True),
     "imports": ("import_time", "Import", 7, False),
 }

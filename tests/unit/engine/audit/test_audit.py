@@ -114,7 +114,7 @@ def test_a_damaged_checkpoint_is_listed_and_not_clean():
 
 
 def test_one_experiment_alone_with_its_ancestry():
-    root, (a, b, c, d), _ = story()
+    root, (_a, _b, c, d), _ = story()
 
     report = root.audit([3], d)
     assert [found.reference for found in report] == [f"{d}@3"]
@@ -199,6 +199,15 @@ def test_the_history_of_a_sample_names_who_discarded_and_restored_it():
     assert json.loads(json.dumps(told.to_dict()))["uid"] == 3
     assert f"  restored by {c}, after {b}@2" in str(told)
     assert [x.kind for x in root.sample_history(99).events] == []
+
+
+def test_training_that_came_back_restored_what_it_had_begun_with():
+    root = Lines()
+    a, b = root.experiment(0, [1, 3]), root.experiment(1, [1])
+    root.save(a, 3, root.save(b, 2, root.save(a, 1)))
+
+    told = [(x.kind, x.exp_hash, x.previous) for x in root.sample_history(3).events]
+    assert told == [("begun_with", a, None), ("discarded", b, a), ("restored", a, b)]
 
 
 # ---------------------------------------------------------------- from the index

@@ -22,7 +22,7 @@ def a_b_a():
 
 
 def test_training_that_came_back_has_a_history_of_three_parts():
-    root, a, b, last = a_b_a()
+    root, a, b, _last = a_b_a()
     history = root.history(f"{a}@30")
 
     assert history.experiments == (a, b, a)
