@@ -35,6 +35,7 @@ SECTIONS = {
     "identity": ("identity_cost", "Identity", 15, False),
     "samples": ("sample_cost", "Ten million samples", 5, True),
     "compare": ("compare_cost", "Comparing", 5, True),
+    "lineage": ("lineage_cost", "Lineage and audit", 5, False),
     "retention": ("retention_cost", "Retention", 5, True),
     "imports": ("import_time", "Import", 7, False),
 }

@@ -31,14 +31,14 @@ def draw(
             incoming.setdefault(edge.child, {}).setdefault(edge.parent, edge)
     chosen = {h: _trunk(nodes, h, incoming.get(h, {})) for h in nodes}
     children: dict[str | None, list[str]] = {}
-    for exp_hash, edge in chosen.items():
-        children.setdefault(None if edge is None else edge.parent, []).append(exp_hash)
+    for exp_hash, trunk in chosen.items():
+        children.setdefault(None if trunk is None else trunk.parent, []).append(exp_hash)
     order = _from_roots(children)
     sizes = dict.fromkeys(nodes, 1)
     for exp_hash in reversed(order):
-        edge = chosen[exp_hash]
-        if edge is not None:
-            sizes[edge.parent] += sizes[exp_hash]
+        trunk = chosen[exp_hash]
+        if trunk is not None:
+            sizes[trunk.parent] += sizes[exp_hash]
     lines = []
     todo = [(exp_hash, "", "") for exp_hash in reversed(children.get(None, []))]
     while todo:

@@ -355,8 +355,8 @@ class Index:
     def crossings(self) -> list[CheckpointEntry]:
         """Return the checkpoints that cross. O(these)."""
         found = self.run(
-            f"SELECT {_COLUMNS} FROM checkpoints"  # noqa: S608 - both tables have a seal
-            " WHERE id IN (SELECT checkpoint FROM origins WHERE crosses)"
+            f"SELECT {_COLUMNS} FROM checkpoints WHERE id IN"  # noqa: S608 - constants
+            " (SELECT checkpoint FROM origins WHERE crosses)"
         )
         return [row_of(values).entry for values in found]
 

@@ -215,9 +215,7 @@ class IndexedCatalog:
         """Return what `keep_samples` was given for samples files that have not changed since."""
 
         def look() -> dict[str, str]:
-            if self._index is None:
-                return {}
-            made = self._index.samples()
+            made = self._open().samples()  # a samples file takes longer than opening the index
             return {h: body for h, (stamp, body) in made.items() if stamp == self._of_samples(h)}
 
         return self._answer(look)
