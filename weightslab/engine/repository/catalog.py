@@ -207,8 +207,8 @@ class ScanCatalog:
 
     def _is_experiment(self, exp_hash: str) -> bool:
         # a folder that lost its record and still has checkpoints is a damaged experiment
-        return self._store.stat(layout.experiment_key(exp_hash)) is not None or bool(
-            self._manifest_names(exp_hash)
+        return self._store.stat(layout.experiment_key(exp_hash)) is not None or has_manifests(
+            self._store, exp_hash
         )
 
     def experiments(self) -> list[ExperimentEntry]:
@@ -341,7 +341,7 @@ def examine_experiment(store: Store, exp_hash: str) -> tuple[ExperimentEntry | N
     """
     key = layout.experiment_key(exp_hash)
     if store.stat(key) is None:
-        if not manifest_names(store, exp_hash):
+        if not has_manifests(store, exp_hash):
             return None, False
         return ExperimentEntry(exp_hash=exp_hash, damaged="experiment.json is missing"), False
     try:
@@ -376,6 +376,14 @@ def by_age(entries: Iterable[ExperimentEntry]) -> list[ExperimentEntry]:
     good = [e for e in found if e.record is not None]
     good.sort(key=lambda e: (e.record.created_at, e.exp_hash) if e.record else ())
     return good + [e for e in found if e.record is None]
+
+
+def has_manifests(store: Store, exp_hash: str) -> bool:
+    """Tell whether an experiment has checkpoints; one whose folder cannot be read may have some."""
+    try:
+        return bool(manifest_names(store, exp_hash))
+    except CheckpointError:
+        return True  # a link in place of the folder hides no other experiment
 
 
 def manifest_names(store: Store, exp_hash: str) -> list[CheckpointName]:
