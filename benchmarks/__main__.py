@@ -37,6 +37,7 @@ SECTIONS = {
     "compare": ("compare_cost", "Comparing", 5, True),
     "lineage": ("lineage_cost", "Lineage and audit", 5, False),
     "retention": ("retention_cost", "Retention", 5, True),
+    "cli": ("cli_cost", "The command line", 9, False),
     "imports": ("import_time", "Import", 7, False),
 }
 

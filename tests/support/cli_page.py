@@ -14,7 +14,9 @@ from support.golden_json import ASKED, FOLDER
 from weightslab.cli.app import COMMANDS, make_app
 
 PAGE = Path(__file__).parents[2] / "docs" / "cli.md"
-MARK = "<!-- what follows is made from the commands: PYTHONPATH=tests python -m support.cli_page -->\n"
+MARK = (
+    "<!-- what follows is made from the commands: PYTHONPATH=tests python -m support.cli_page -->\n"
+)
 
 
 def commands():
