@@ -38,6 +38,7 @@ SECTIONS = {
     "lineage": ("lineage_cost", "Lineage and audit", 5, False),
     "retention": ("retention_cost", "Retention", 5, True),
     "cli": ("cli_cost", "The command line", 9, False),
+    "care": ("care_cost", "Provenance, usage and doctor", 5, False),
     "imports": ("import_time", "Import", 7, False),
 }
 

@@ -21,6 +21,7 @@ SCHEMAS = tuple(
         "quarantine",
         "trash",
         "note",
+        "provenance",
     )
 )
 DOCUMENTS = [README, GUIDE, *sorted((REPOSITORY / "docs").rglob("*.md"))]
