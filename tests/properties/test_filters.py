@@ -132,7 +132,11 @@ def values_of(facts, subject, field):
         return [len(entries)]
     if kind == "samples":
         record = next(e.record for e in facts.experiments if e.exp_hash == exp_hash)
-        return [] if record is None or "num_samples" not in record.facts else [record.facts["num_samples"]]
+        return (
+            []
+            if record is None or "num_samples" not in record.facts
+            else [record.facts["num_samples"]]
+        )
     if kind == "name":
         return [] if notes.name is None else [notes.name]
     if kind == "tag":
@@ -212,10 +216,14 @@ def fits(pattern, text):
 
 
 def fits_all(pattern, text):
-    return (not text) if not pattern else (
-        any(fits_all(pattern[1:], text[at:]) for at in range(len(text) + 1))
-        if pattern[0] == "*"
-        else bool(text) and pattern[0] in ("?", text[0]) and fits_all(pattern[1:], text[1:])
+    return (
+        (not text)
+        if not pattern
+        else (
+            any(fits_all(pattern[1:], text[at:]) for at in range(len(text) + 1))
+            if pattern[0] == "*"
+            else bool(text) and pattern[0] in ("?", text[0]) and fits_all(pattern[1:], text[1:])
+        )
     )
 
 
@@ -241,7 +249,9 @@ class Leaf:
             return bool(values) == (self.operator == "exists")
         if self.operator == "":
             return values == [True] and values[0] is True
-        positive = {"!=": "=", "!~": "~", "in": "=", "not in": "="}.get(self.operator, self.operator)
+        positive = {"!=": "=", "!~": "~", "in": "=", "not in": "="}.get(
+            self.operator, self.operator
+        )
         words = self.words if "in" in self.operator else self.words[:1]
         some = any(compares(kind, v, positive, w) for v in values for w in words)
         if self.operator in ("!=", "!~", "not in"):

@@ -20,7 +20,6 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from weightslab.engine import compare
 from weightslab.engine.care import checking, deleting, noting, summary, trashing
 from weightslab.engine.care.noting import RootNotes
 from weightslab.engine.care.trashing import RootTrash
@@ -35,7 +34,7 @@ from weightslab.engine.errors import (
 from weightslab.engine.export import export_part
 from weightslab.engine.query import asking
 from weightslab.engine.reference import parse_reference
-from weightslab.engine.repository import layout, opening
+from weightslab.engine.repository import layout
 from weightslab.engine.repository.catalog import (
     CheckpointEntry,
     ExperimentEntry,
@@ -47,6 +46,7 @@ from weightslab.engine.repository.component_file import (
     read_config,
     read_samples,
 )
+from weightslab.engine.repository.config_file import newest_config
 from weightslab.engine.repository.experiment import ExperimentRecord
 from weightslab.engine.repository.indexed import IndexedCatalog
 from weightslab.engine.repository.metric_lines import read_metrics
@@ -245,7 +245,7 @@ class CheckpointRoot:
         """
         record = _record(self, exp_hash)
         if step is None:
-            file = opening.newest_config(self.store, record.exp_hash)
+            file = newest_config(self.store, record.exp_hash)
         else:
             file = self.manifest(self.get_checkpoint(record.exp_hash, step)).config_file
         if file is None and record.components.config is None:
@@ -315,6 +315,8 @@ class CheckpointRoot:
 
         Raises: ExperimentNotFoundError; ObjectNotFoundError if a record is damaged.
         """
+        from weightslab.engine import compare  # 60 ms, which no listing needs
+
         entries = [self.get_experiment(h) for h in (old, new)]
         for entry in entries:
             if entry.record is None:
