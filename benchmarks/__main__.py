@@ -32,6 +32,7 @@ SECTIONS = {
     "pace": ("pace_cost", "Deciding when to save", 15, True),
     "preempt": ("preempt_cost", "Told to end", 5, True),
     "catalog": ("catalog_cost", "The catalog", 9, False),
+    "queries": ("query_cost", "Queries", 9, False),
     "identity": ("identity_cost", "Identity", 15, False),
     "samples": ("sample_cost", "Ten million samples", 5, True),
     "compare": ("compare_cost", "Comparing", 5, True),

@@ -85,15 +85,10 @@ class Facts:
         self.experiments = root.experiments()
         self.of = {e.exp_hash: list(root.checkpoints(e.exp_hash)) for e in self.experiments}
         self.notes = {e.exp_hash: root.notes.read(e.exp_hash) for e in self.experiments}
-        self.configs = {}
-        for entry in self.experiments:
-            try:
-                self.configs[entry.exp_hash] = root.config(entry.exp_hash)
-            except Exception:
-                self.configs[entry.exp_hash] = config_without_record(root, entry.exp_hash)
+        self.configs = {e.exp_hash: read_config(root, e.exp_hash) for e in self.experiments}
 
 
-def config_without_record(root, exp_hash):
+def read_config(root, exp_hash):
     from weightslab.engine.repository.config_file import config_from_bytes
     from weightslab.engine.repository.layout import config_key
 
@@ -102,7 +97,7 @@ def config_without_record(root, exp_hash):
 
 
 # ---------------------------------------------------------------- values
-def values_of(facts, subject, field):
+def values_of(facts, subject, field):  # noqa: PLR0911, PLR0912 - one branch a field
     """Return the values that a field has: none, one, or several for tags."""
     is_checkpoint = hasattr(subject, "sequence")
     exp_hash = subject.name.exp_hash if is_checkpoint else subject.exp_hash
@@ -132,7 +127,11 @@ def values_of(facts, subject, field):
         return [len(entries)]
     if kind == "samples":
         record = next(e.record for e in facts.experiments if e.exp_hash == exp_hash)
-        return [] if record is None or "num_samples" not in record.facts else [record.facts["num_samples"]]
+        return (
+            []
+            if record is None or "num_samples" not in record.facts
+            else [record.facts["num_samples"]]
+        )
     if kind == "name":
         return [] if notes.name is None else [notes.name]
     if kind == "tag":
@@ -149,7 +148,7 @@ def about(note, entry):
     return note.is_about(entry.name.step, entry.name.revision)
 
 
-def compares(kind, value, operator, word):
+def compares(kind, value, operator, word):  # noqa: PLR0911 - one branch a kind
     """Tell whether one value fits; the word is as in the filter."""
     is_quoted = word[0] in "'\""
     text = word[1:-1] if is_quoted else word
@@ -204,19 +203,15 @@ def by_text(value, operator, text):
 def fits(pattern, text):
     if "*" not in pattern and "?" not in pattern:
         return pattern in text
+    return fits_whole(pattern, text)
+
+
+def fits_whole(pattern, text):
     if not pattern:
         return not text
     if pattern[0] == "*":
-        return any(fits_all(pattern[1:], text[at:]) for at in range(len(text) + 1))
-    return bool(text) and pattern[0] in ("?", text[0]) and fits_all(pattern[1:], text[1:])
-
-
-def fits_all(pattern, text):
-    return (not text) if not pattern else (
-        any(fits_all(pattern[1:], text[at:]) for at in range(len(text) + 1))
-        if pattern[0] == "*"
-        else bool(text) and pattern[0] in ("?", text[0]) and fits_all(pattern[1:], text[1:])
-    )
+        return any(fits_whole(pattern[1:], text[at:]) for at in range(len(text) + 1))
+    return bool(text) and pattern[0] in ("?", text[0]) and fits_whole(pattern[1:], text[1:])
 
 
 # ---------------------------------------------------------------- filters
@@ -241,8 +236,11 @@ class Leaf:
             return bool(values) == (self.operator == "exists")
         if self.operator == "":
             return values == [True] and values[0] is True
-        positive = {"!=": "=", "!~": "~", "in": "=", "not in": "="}.get(self.operator, self.operator)
-        some = any(compares(kind, v, positive, w) for v in values for w in self.words)
+        positive = {"!=": "=", "!~": "~", "in": "=", "not in": "="}.get(
+            self.operator, self.operator
+        )
+        words = self.words if "in" in self.operator else self.words[:1]
+        some = any(compares(kind, v, positive, w) for v in values for w in words)
         if self.operator in ("!=", "!~", "not in"):
             return bool(values) and not some
         return some
@@ -298,7 +296,7 @@ FILTERS = st.recursive(
 
 
 @given(tree=FILTERS)
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_a_filter_finds_what_its_definition_says(roots, tree):
     from weightslab.engine.errors import FilterError
 
@@ -309,9 +307,10 @@ def test_a_filter_finds_what_its_definition_says(roots, tree):
             checkpoints = root.checkpoints(where=where)
             experiments = root.experiments(where=where)
         except FilterError as error:  # a key that this root happens not to have
-            assert "nothing in the root has" in str(error), where
+            assert "nothing in the root has" in str(error), where  # noqa: PT017 - only if
             continue
-        assert list(checkpoints) == [e for e in entries if tree.holds(facts, e)], where
+        expected = [e.name for e in entries if tree.holds(facts, e)]  # entries with NaN are unequal
+        assert [e.name for e in checkpoints] == expected, where
         assert list(experiments) == [e for e in facts.experiments if tree.holds(facts, e)], where
 
 
@@ -323,10 +322,11 @@ def test_best_and_limit_are_those_of_everything_that_is_found(roots, tree, limit
     where = tree.text()
     for root, _ in roots:
         try:
-            found = list(root.checkpoints(where=where))
+            found = root.checkpoints(where=where)
         except FilterError:
             continue
-        assert list(root.checkpoints(where=where, limit=limit)) == found[:limit]
+        limited = root.checkpoints(where=where, limit=limit)
+        assert [e.name for e in limited] == [e.name for e in found][:limit]
         with_loss = [e for e in found if not math.isnan(e.metrics.get("loss", math.nan))]
         lowest = min((e.metrics["loss"] for e in with_loss), default=None)
         best = root.best("loss", where=where)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from datetime import datetime, timedelta, timezone
+from pathlib import Path
 
 from support.repo import plain_image
 from weightslab.engine.identity.config import describe_config
@@ -72,4 +73,4 @@ def age(root):
     """Let every file and folder be as old as if nothing had been written for an hour."""
     for folder, _, files in os.walk(root.path):
         for name in [".", *files]:
-            os.utime(os.path.join(folder, name), (1_700_000_000, 1_700_000_000))
+            os.utime(Path(folder, name), (1_700_000_000, 1_700_000_000))

@@ -23,7 +23,7 @@ from weightslab.engine.repository.fact_tables import (
 )
 from weightslab.engine.repository.index_rows import key_of, record_to_text
 from weightslab.engine.repository.notes import ExperimentNotes, read_notes
-from weightslab.engine.repository.stamps import NO_FOLDER
+from weightslab.engine.repository.stamps import MISSING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -99,7 +99,8 @@ class FactKeeper:
                 self._drop(exp_hash)
         else:
             there = sorted({*named, *self._unsure})
-        changed = [h for h in there if not self._is_known(known, h)]
+        keys = {exp_hash: layout.experiment_key(exp_hash) for exp_hash in there}
+        changed = list(self._stamps.changed(keys, known, folders=False))
         for batch in _batches(changed):
             with index.batch():
                 for exp_hash in batch:
@@ -108,10 +109,6 @@ class FactKeeper:
     def hashes(self, index: Index) -> list[str]:
         """Return the experiments that the records were last read of."""
         return list(self._load(index, "record"))
-
-    def _is_known(self, known: dict[str, str], exp_hash: str) -> bool:
-        stamp = known.get(exp_hash)
-        return bool(stamp) and self._stamps.file(layout.experiment_key(exp_hash)) == stamp
 
     def _read_record(self, index: Index, known: dict[str, str], exp_hash: str) -> None:
         entry = self._lister.one(exp_hash)
@@ -161,7 +158,7 @@ class FactKeeper:
             if exp_hash not in folders:
                 folders[exp_hash] = _PLACES[kind][0](exp_hash)
         keys = {exp_hash: folders[exp_hash] for exp_hash in exp_hashes}
-        changed = list(self._stamps.changed(keys, known).items())
+        changed = list(self._stamps.changed(keys, known, folders=True).items())
         for batch in _batches(changed):
             with index.batch():
                 for exp_hash, stamp in batch:
@@ -182,7 +179,7 @@ class FactKeeper:
 
     def _read_config(self, index: Index, exp_hash: str, source: tuple[str, str]) -> str:
         values: dict[str, tuple[str, Any]] = {}
-        if source[0] != NO_FOLDER:
+        if source[0] != MISSING:
             try:
                 values = flat_config(self._newest_config(exp_hash))
             except CheckpointError:  # its keys are missing until it can be read
@@ -198,7 +195,7 @@ class FactKeeper:
         return config_from_bytes(self._store.map(key), name=file)
 
     def _read_notes(self, index: Index, exp_hash: str, source: tuple[str, str]) -> str:
-        if source[0] == NO_FOLDER:
+        if source[0] == MISSING:
             notes = ExperimentNotes(exp_hash=exp_hash)
         else:
             notes = read_notes(self._store, exp_hash)
@@ -217,7 +214,7 @@ class FactKeeper:
         )
         if found and found[0][0] == known.get(exp_hash):
             stamp, files = found[0]
-            if stamp == NO_FOLDER or (files and files == self._files(kind, exp_hash)):
+            if stamp == MISSING or (files and files == self._files(kind, exp_hash)):
                 return True
         known.pop(exp_hash, None)
         return False
