@@ -20,6 +20,9 @@ from weightslab.engine.repository.index_file import INDEX_VARIABLE
 from weightslab.engine.root import CheckpointRoot
 
 
+_UNSEEN = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+
+
 def main(*, num_experiments: int = 10_000, rounds: int = 9) -> list[str]:
     """Measure, and return the table."""
     in_memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
@@ -61,7 +64,7 @@ def _row(name: str, goal: str, command: list[str], environment: dict[str, str], 
     walls, cpus = [], []
     for number in range(rounds + 1):
         before, start = os.times(), time.perf_counter()
-        subprocess.run(command, env=environment, stdout=subprocess.DEVNULL, check=True)
+        subprocess.run(command, env=environment, check=True, **_UNSEEN)
         wall, after = time.perf_counter() - start, os.times()
         if number:
             walls.append(wall)
