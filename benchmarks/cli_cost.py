@@ -19,7 +19,6 @@ from benchmarks.catalog_cost import make_root
 from weightslab.engine.repository.index_file import INDEX_VARIABLE
 from weightslab.engine.root import CheckpointRoot
 
-
 _UNSEEN = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
 
 
