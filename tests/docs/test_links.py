@@ -12,6 +12,7 @@ from support.documents import GUIDE, README, REPOSITORY
 SCHEMAS = tuple(
     f"weightslab.{name}"
     for name in (
+        "cli.",
         "experiment",
         "architecture",
         "samples",

@@ -9,14 +9,19 @@ import os
 import stat
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from weightslab.engine.repository import layout
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
-__all__ = ["LocalStamps"]
+    from weightslab.engine.storage.store import Store
+
+__all__ = ["MISSING", "LocalStamps", "NoStamps", "Stamps"]
+
+MISSING: Final = "none"  # stamp of what is not there
 
 # A file that changes twice within one tick of the file system's clock looks the same after both, so
 # what is younger than that when it is read is read again. Linux ticks every 10 ms or faster (HZ >=
@@ -27,6 +32,61 @@ _COARSE_NS: Final = 1_000_000
 # A folder that is being copied into the root gets its names one after the other, with a large file
 # between two of them; so it counts as settled only when no name was added for a minute.
 _COPY_GRACE_NS: Final = 60_000_000_000
+
+
+class Stamps(Protocol):
+    """Tells whether files and folders are those that were read before."""
+
+    def file(self, key: str) -> str | None:
+        """Return the stamp of a file; None if it is not there."""
+        ...
+
+    def files(self, folder: str, ending: str) -> dict[str, str]:
+        """Return name -> stamp of the files in a folder whose names end like this."""
+        ...
+
+    def names(self, key: str) -> str | None:
+        """Return the stamp of the names in a folder; None if it is not there."""
+        ...
+
+    def changed(
+        self, keys: Mapping[str, str], known: Mapping[str, str], *, folders: bool
+    ) -> dict[str, str]:
+        """Return the stamps of what does not have its known stamp for sure."""
+        ...
+
+
+class NoStamps:
+    """Stamps for a store that has none: whatever is there may have changed.
+
+    Args:
+        store: tells what is there.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def file(self, key: str) -> str | None:
+        """Return an empty stamp; None if the file is not there."""
+        return None if self._store.stat(key) is None else ""
+
+    def files(self, folder: str, ending: str) -> dict[str, str]:
+        """Return name -> an empty stamp."""
+        return {name: "" for name in self._store.list(folder) if name.endswith(ending)}
+
+    def names(self, key: str) -> str | None:  # noqa: ARG002 - the signature is that of `Stamps`
+        """Return an empty stamp: whoever reads the folder sees whether it is there."""
+        return ""
+
+    def changed(
+        self,
+        keys: Mapping[str, str],
+        known: Mapping[str, str],  # noqa: ARG002 - as above
+        *,
+        folders: bool,  # noqa: ARG002 - as above
+    ) -> dict[str, str]:
+        """Return an empty stamp for each."""
+        return dict.fromkeys(keys, "")
 
 
 class LocalStamps:
@@ -73,6 +133,38 @@ class LocalStamps:
     def names(self, key: str) -> str | None:
         """Return the stamp of the names in a folder; None if it is not there."""
         return self._of(key, folder=True)
+
+    def changed(
+        self, keys: Mapping[str, str], known: Mapping[str, str], *, folders: bool
+    ) -> dict[str, str]:
+        """Return the stamps of what is not as it was, or is young.
+
+        Made for tens of thousands of files at each question: 4 us each, of which the system takes
+        2.5. What has its known stamp is not young: it was not when that was taken.
+
+        Args:
+            keys: what a file or folder is called by -> its key.
+            known: the same -> its stamp when it was read; `MISSING` if it was not there.
+            folders: these are folders, and their names are meant.
+        """
+        found, lstat, root = {}, os.lstat, self._root
+        for name, key in keys.items():
+            try:
+                now = lstat(root + key)
+            except FileNotFoundError:
+                stamp = MISSING
+            except OSError:
+                stamp = ""  # whoever reads it through the store gets the reason
+            else:
+                stamp = (
+                    f"{now.st_dev}.{now.st_ino}.{0 if folders else now.st_size}"
+                    f".{now.st_mtime_ns}.{now.st_ctime_ns}"
+                )
+                if known.get(name) != stamp:
+                    stamp = self._of(key, folder=folders) or ""
+            if not stamp or known.get(name) != stamp:
+                found[name] = stamp
+        return found
 
     def checkpoints(self, exp_hash: str) -> str | None:
         """Return the stamp of the names in a model folder, or of the place where it is missing.

@@ -21,7 +21,6 @@ from weightslab.engine.repository.experiment import ExperimentRecord
 from weightslab.engine.repository.findings import Finding, Meter, Tally, VerifyReport
 from weightslab.engine.repository.notes import note_keys, read_note
 from weightslab.engine.repository.provenance import provenance_keys, read_provenance
-from weightslab.engine.repository.sample_base import read_sample_set
 from weightslab.engine.tensors.check import verify_file
 
 if TYPE_CHECKING:
@@ -248,6 +247,8 @@ def _is_unfinished(name: str, listed: set[str]) -> bool:
 
 def _check_file(store: Store, record: ExperimentRecord | None, exp_hash: str, key: str) -> None:
     """Read a file; with a record to hold it against, the components against their digests."""
+    from weightslab.engine.repository.sample_base import read_sample_set
+
     name = key.rpartition("/")[2]
     if key.startswith(layout.notes_folder(exp_hash)):
         read_note(store, exp_hash, key)
