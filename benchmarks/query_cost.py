@@ -8,14 +8,18 @@ from __future__ import annotations
 import hashlib
 import os
 import random
+import subprocess
+import sys
+import tempfile
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks.catalog_cost import ORIGIN, fill, template_of
+from benchmarks.catalog_cost import ORIGIN, fill, milliseconds, seconds, template_of
 from weightslab.engine.identity.config import describe_config
 from weightslab.engine.repository.config_file import config_to_bytes
 from weightslab.engine.repository.experiment import Components, ExperimentRecord
+from weightslab.engine.repository.index_file import INDEX_VARIABLE
 from weightslab.engine.repository.layout import CheckpointName, config_key, experiment_key
 from weightslab.engine.repository.notes import Note
 from weightslab.engine.root import CheckpointRoot

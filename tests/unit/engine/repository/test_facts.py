@@ -117,6 +117,7 @@ def test_config_that_is_damaged_or_mended_in_place_is_not_offered(root):
     content = file.read_bytes()
     with file.open("r+b") as opened:  # the folder does not change
         opened.write(b"#!")
+    assert root.checkpoints(where="config.lr = 0.1 and step = 1") == []
     assert found(root, "config.lr = 0.1 or config.lr = 0.2") == [lrs_of_others(root, exp_hash)]
     file.write_bytes(content)
     assert found(root, "config.lr = 0.1") == [exp_hash]
@@ -313,3 +314,21 @@ def test_numbers_and_names_that_sqlite_cannot_hold_are_found(root):
     assert len(root.checkpoints(where='metric."\ud800" = 1 and metric."nul\0" = 2')) == 1
     assert root.best("\ud800").name.step == 5
     assert os.fspath(root.path)
+
+
+def test_record_that_comes_into_an_empty_folder_is_seen(root, tmp_path):
+    other, exp_hash = in_another_root(root, tmp_path)
+    place = root.path / "checkpoints" / exp_hash
+    (place / "model").mkdir(parents=True)
+    age(root)
+    assert exp_hash not in found(root, "model.parameters > 0 or damaged")
+    shutil.copy(other.path / "checkpoints" / exp_hash / "experiment.json", place)
+    assert exp_hash in found(root, "model.parameters = 30")
+
+
+def test_experiment_without_checkpoints_has_no_step_and_a_size_of_nothing(root):
+    exp_hash = begin(root, {"lr": 0.9})
+    assert exp_hash in found(root, "not step > 0")
+    assert exp_hash not in found(root, "step >= 0 or step != 1")
+    assert found(root, "size = 0 and checkpoints = 0") == [exp_hash]
+    assert root.experiments(order="step")[-1].exp_hash == exp_hash
