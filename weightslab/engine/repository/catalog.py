@@ -23,15 +23,14 @@ from weightslab.engine.errors import (
 from weightslab.engine.repository import layout
 from weightslab.engine.repository.experiment import ExperimentRecord
 from weightslab.engine.repository.manifest import Manifest
-from weightslab.engine.repository.origins import Origins
 from weightslab.engine.values import ParentLink
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Sequence
     from datetime import datetime
 
     from weightslab.engine.repository.layout import CheckpointName
-    from weightslab.engine.repository.origins import Sampled
+    from weightslab.engine.repository.memory import Memory
     from weightslab.engine.storage.store import KeyStat, Store
     from weightslab.engine.values import FileRecord, TensorRecord
 
@@ -149,24 +148,9 @@ class Catalog(Protocol):
         """
         ...
 
-    def origins(self) -> Origins:
-        """Return where the experiments came from."""
-        ...
-
-    def samplers(self, exp_hash: str) -> dict[CheckpointName, Sampled]:
-        """Return what is remembered of samplers; a checkpoint that is not there has to be read."""
-        ...
-
-    def recall_samples(self) -> dict[str, str]:
-        """Return what `keep_samples` was given for samples files that have not changed since."""
-        ...
-
-    def keep_samples(self, made: Mapping[str, str], stamps: Mapping[str, str | None]) -> None:
-        """Remember what was made of samples files, where `stamps` are those taken before."""
-        ...
-
-    def stamp_samples(self, exp_hash: str) -> str | None:
-        """Return what tells that the samples file of an experiment is the same; None while unsure."""
+    @property
+    def memory(self) -> Memory:
+        """What is remembered for lineage and audits."""
         ...
 
     def refresh(self) -> None:
@@ -182,6 +166,13 @@ class ScanCatalog:
         self._checkpoints: dict[str, tuple[KeyStat, CheckpointEntry]] = {}
         self._experiments: dict[str, tuple[KeyStat, ExperimentEntry]] = {}
         self._tensors: dict[CheckpointName, dict[str, TensorPlace]] = {}
+
+    @property
+    def memory(self) -> Memory:
+        """What is remembered for lineage and audits: nothing."""
+        from weightslab.engine.repository.memory import ScanMemory  # which knows the index
+
+        return ScanMemory(self)
 
     def refresh(self) -> None:
         """Forget everything remembered."""
@@ -252,25 +243,6 @@ class ScanCatalog:
                     if digest in wanted:
                         found.setdefault(digest, []).append(place)
         return found
-
-    def origins(self) -> Origins:
-        """Return where the experiments came from. O(checkpoints of the root)."""
-        return Origins.of(e for h in self.exp_hashes() for e in self.checkpoints(h))
-
-    def samplers(self, exp_hash: str) -> dict[CheckpointName, Sampled]:  # noqa: ARG002
-        """Return nothing: nothing is remembered of samplers here."""
-        return {}
-
-    def recall_samples(self) -> dict[str, str]:
-        """Return nothing: nothing is remembered of samples files here."""
-        return {}
-
-    def keep_samples(self, made: Mapping[str, str], stamps: Mapping[str, str | None]) -> None:
-        """Remember nothing."""
-
-    def stamp_samples(self, exp_hash: str) -> str | None:  # noqa: ARG002
-        """Return None: nothing is remembered of samples files here."""
-        return None
 
     def _places(self, name: CheckpointName) -> dict[str, TensorPlace]:
         known = self._tensors.get(name)
