@@ -13,7 +13,14 @@ if TYPE_CHECKING:
     from weightslab.engine.repository.catalog import CheckpointEntry
     from weightslab.engine.repository.index import Index
 
-__all__ = ["count_checkpoints", "get_crossings", "get_samplers", "put_origin", "put_samples"]
+__all__ = [
+    "count_checkpoints",
+    "get_crossings",
+    "get_samplers",
+    "get_samples",
+    "put_origin",
+    "put_samples",
+]
 
 
 def put_origin(index: Index, name: CheckpointName, *, crosses: bool, samplers: str) -> None:
