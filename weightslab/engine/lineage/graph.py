@@ -290,7 +290,7 @@ def lineage(root: Holder) -> Lineage:
 
     Experiments that were deleted are in it as missing as long as others name them.
     """
-    origins = root.catalog.origins()
+    origins = root.catalog.memory.origins()
     proven = tuple(edge for entry in origins.crossings for edge in _departures(entry))
     nodes = {
         entry.exp_hash: _node(entry, origins.num_checkpoints.get(entry.exp_hash, 0))

@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from weightslab.engine.repository.catalog import CheckpointEntry, TensorPlace
+    from weightslab.engine.repository.catalog import TensorPlace
     from weightslab.engine.values import FileRecord
 
 __all__ = ["Index", "open_index"]
@@ -341,56 +341,6 @@ class Index:
                 rows = [(key, file) for key in unpack_keys(keys)]
                 self.run_many("DELETE FROM tensors WHERE key = ? AND file = ?", rows)
             self.run("DELETE FROM files WHERE id = ?", file)
-
-    # ------------------------------------------------------------ origins
-    def put_origin(self, name: CheckpointName, *, crosses: bool, samplers: str) -> None:
-        """Write what a checkpoint that has a row tells of its origin."""
-        self.run(
-            "INSERT OR REPLACE INTO origins SELECT id, ?, ?, ? FROM checkpoints"
-            " WHERE exp_hash = ? AND step = ? AND revision = ?",
-            *(crosses, samplers, seal_of(int(crosses), samplers)),
-            *(name.exp_hash, name.step, name.revision),
-        )
-
-    def crossings(self) -> list[CheckpointEntry]:
-        """Return the checkpoints that cross. O(these)."""
-        found = self.run(
-            f"SELECT {_COLUMNS} FROM checkpoints WHERE id IN"  # noqa: S608 - constants
-            " (SELECT checkpoint FROM origins WHERE crosses)"
-        )
-        return [row_of(values).entry for values in found]
-
-    def counts(self) -> dict[str, int]:
-        """Return experiment -> number of checkpoints. O(checkpoints), 0.1 us each."""
-        return dict(self.run("SELECT exp_hash, count(*) FROM checkpoints GROUP BY exp_hash"))
-
-    def samplers(self, exp_hash: str) -> dict[CheckpointName, str]:
-        """Return checkpoint -> text of its samplers, for those of an experiment that have some."""
-        found = self.run(
-            "SELECT step, revision, crosses, samplers, origins.seal FROM checkpoints"
-            " JOIN origins ON id = checkpoint WHERE exp_hash = ? AND samplers != ''",
-            exp_hash,
-        )
-        texts = {}
-        for step, revision, crosses, samplers, seal in found:
-            check_seal(seal, crosses, samplers)
-            name = CheckpointName(exp_hash=exp_hash, step=step, revision=revision)
-            texts[name] = samplers
-        return texts
-
-    def samples(self) -> dict[str, tuple[str, str]]:
-        """Return experiment -> (stamp, body) of samples files."""
-        found = {}
-        for exp_hash, stamp, body, seal in self.run("SELECT * FROM samples"):
-            check_seal(seal, exp_hash, stamp, body)
-            found[exp_hash] = stamp, body
-        return found
-
-    def put_samples(self, made: Mapping[str, tuple[str, str]]) -> None:
-        """Write what was made of samples files: (stamp, body)."""
-        rows = [(h, stamp, body, seal_of(h, stamp, body)) for h, (stamp, body) in made.items()]
-        with self.batch():
-            self.run_many("INSERT OR REPLACE INTO samples VALUES (?, ?, ?, ?)", rows)
 
     # ------------------------------------------------------------ tensors
     def files_with(self, digest: str) -> list[int]:

@@ -41,14 +41,7 @@ from weightslab.engine.repository.index_rows import (
     IndexRow,
 )
 from weightslab.engine.repository.listing import ExperimentLister
-from weightslab.engine.repository.origins import (
-    Origins,
-    crosses,
-    in_sequence,
-    sampled_from_text,
-    sampled_to_text,
-    samplers_of,
-)
+from weightslab.engine.repository.memory import IndexedMemory, note_origin
 from weightslab.engine.repository.stamps import LocalStamps
 
 if TYPE_CHECKING:
@@ -64,8 +57,6 @@ if TYPE_CHECKING:
     from weightslab.engine.repository.consulting import Needs
     from weightslab.engine.repository.index import Index
     from weightslab.engine.repository.layout import CheckpointName
-    from weightslab.engine.repository.manifest import Manifest
-    from weightslab.engine.repository.origins import Sampled
     from weightslab.engine.storage.store import Store
 
 __all__ = ["IndexedCatalog"]
@@ -95,6 +86,7 @@ class IndexedCatalog:
         self._lock = threading.RLock()
         self._index: Index | None = None
         self._may_use_file = True
+        self.memory = IndexedMemory(self)
         self._forget()
 
     def _forget(self) -> None:
@@ -190,55 +182,6 @@ class IndexedCatalog:
 
         return self._answer(look)
 
-    def origins(self) -> Origins:
-        """Return where the experiments came from. O(experiments + crossings) once looked at."""
-
-        def look() -> Origins:
-            index = self._look_around()
-            return Origins(num_checkpoints=index.counts(), crossings=in_sequence(index.crossings()))
-
-        return self._answer(look)
-
-    def samplers(self, exp_hash: str) -> dict[CheckpointName, Sampled]:
-        """Return what is remembered of samplers; a checkpoint that is not there has to be read."""
-
-        def look() -> dict[CheckpointName, Sampled]:
-            if self._index is None or exp_hash not in self._loaded:
-                return {}
-            texts = self._index.samplers(exp_hash)
-            told = {name: sampled_from_text(text) for name, text in texts.items()}
-            rows = self._rows.get(exp_hash, {}).items()
-            return {n: told.get(n, (r.entry.digest, ())) for n, r in rows if r.is_indexed}
-
-        return self._answer(look)
-
-    def recall_samples(self) -> dict[str, str]:
-        """Return what `keep_samples` was given for samples files that have not changed since."""
-
-        def look() -> dict[str, str]:
-            made = self._open().samples()  # a samples file takes longer than opening the index
-            return {h: body for h, (stamp, body) in made.items() if stamp == self._of_samples(h)}
-
-        return self._answer(look)
-
-    def keep_samples(self, made: Mapping[str, str], stamps: Mapping[str, str | None]) -> None:
-        """Remember what was made of samples files, where `stamps` are those taken before."""
-
-        def keep() -> None:
-            rows = {h: (stamp, body) for h, body in made.items() if (stamp := stamps.get(h))}
-            if rows:
-                self._open().put_samples(rows)
-
-        self._answer(keep)
-
-    def stamp_samples(self, exp_hash: str) -> str | None:
-        """Return what tells that the samples file of an experiment is the same; None while unsure."""
-        return self._of_samples(exp_hash)
-
-    def _of_samples(self, exp_hash: str) -> str | None:
-        own = self._stamps.file(layout.data_key(exp_hash))
-        base = self._stamps.file(layout.samples_base_key(exp_hash))
-        return f"{own} {base}" if own and base != "" else None
     def consult(self, needs: Needs, question: Callable[[Desk], T]) -> T:
         """Ask the index a question of one's own, once it is brought up to what the question needs.
 
@@ -418,7 +361,7 @@ class IndexedCatalog:
             return
         places = {} if found.manifest is None else places_of(found.manifest)
         index.put(row, places)
-        _write_origin(index, row.entry, found.manifest)
+        note_origin(index, row.entry, found.manifest)
         row.is_indexed = True
         if row.stamp and row.entry.name.exp_hash in self._recent:
             self._finder.remember(row.entry.name, row.stamp, places)
@@ -481,15 +424,6 @@ class IndexedCatalog:
             index.forget(exp_hash)
             self._rows.pop(exp_hash, None)
         self._is_thorough = False
-
-
-def _write_origin(index: Index, entry: CheckpointEntry, manifest: Manifest | None) -> None:
-    if manifest is None:
-        return
-    text = sampled_to_text(manifest.digest, samplers_of(manifest))
-    is_crossing = crosses(entry.name.exp_hash, entry.parent)
-    if text or is_crossing:
-        index.put_origin(entry.name, crosses=is_crossing, samplers=text)
 
 
 def _manifest_stamps(
