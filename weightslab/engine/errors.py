@@ -49,10 +49,12 @@ __all__ = [
     "PinnedError",
     "ReadOnlyStoreError",
     "ReplayMismatchError",
+    "SourceChangedError",
     "StateMismatchError",
     "StorageError",
     "StorageFullError",
     "TruncatedError",
+    "UnsafePickleError",
     "UnsupportedVersionError",
 ]
 
@@ -144,6 +146,14 @@ class UnsupportedVersionError(FormatError):
 
 class InvalidManifestError(FormatError):
     """A record parses, and its digest fits, but what it says cannot be right."""
+
+
+class UnsafePickleError(FormatError):
+    """A pickle names types beyond plain data, so that reading it could run code."""
+
+
+class SourceChangedError(FormatError):
+    """A file of a source changed while it was read."""
 
 
 class NotStorableError(FormatError, TypeError):
