@@ -27,6 +27,7 @@ _MASKS = (
     (re.compile(r"(sha256:|xxh3-128:)[0-9a-f]{12,64}"), r"\1DIGEST"),
     (re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?\+00:00"), "TIME"),
     (re.compile(r"\d+\.\d{3,}"), "NUMBER"),
+    (re.compile(r"\b\d+\.\d s after"), "SOME s after"),
 )
 
 
