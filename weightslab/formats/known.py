@@ -16,6 +16,7 @@ __all__ = ["FORMAT_NAMES", "find_sources", "get_format"]
 
 # name -> module; the first that recognises a place has it
 _MODULES: Final = {
+    "numbered": "numbered",
     "safetensors": "safetensors_files",
     "torch": "torch_files",
 }
