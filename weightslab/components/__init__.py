@@ -44,6 +44,7 @@ __all__ = [
     "AtExit",
     "BestN",
     "ByteBudget",
+    "CheckpointManager",
     "CheckpointManagerV2",
     "CustomSteps",
     "EveryNSeconds",
