@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import pickle
 import re
+import warnings
 import zipfile
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final
@@ -32,6 +33,11 @@ class StandIn(str):
 
     __slots__ = ()
 
+    @property
+    def value(self) -> str:
+        """The text, as an enum has it."""
+        return str(self)
+
 
 def stand_in(dotted: str, members: Mapping[str, str] | None = None) -> tuple[Any, str]:
     """Return an inert class that stands for the str-enum named `dotted` of another system.
@@ -52,6 +58,9 @@ def stand_in(dotted: str, members: Mapping[str, str] | None = None) -> tuple[Any
                 raise ValueError(f"{value!r:.60} is no member of {dotted}")
             return super().__new__(cls, value)
 
+    Member.__name__ = Member.__qualname__ = dotted.rpartition(".")[2]
+    for name, value in (members or {}).items():
+        setattr(Member, name, Member(value))
     return Member, dotted
 
 
@@ -92,7 +101,12 @@ def _load(held: HeldFile, stand_ins: tuple[tuple[Any, str], ...], *, trust: bool
     import torch
 
     try:
-        with torch.serialization.safe_globals([*stand_ins, *_numpy_globals()]):
+        with (
+            warnings.catch_warnings(),
+            torch.serialization.safe_globals([*stand_ins, *_numpy_globals()]),
+        ):
+            # not a word to the user: what the loader does not know of protocol 4, it refuses
+            warnings.filterwarnings("ignore", "Detected pickle protocol", UserWarning)
             return torch.load(
                 held.name_or_file(),
                 map_location="cpu",
