@@ -32,7 +32,7 @@ class _OldNames:
                 return _CheckpointDictKeys
             if (module, name) == ("collections", "OrderedDict"):
                 return OrderedDict
-            if module.startswith("torch"):
+            if module.startswith("torch") or module == "_codecs":  # bytes, in protocol 2
                 return super().find_class(module, name)
             raise AssertionError(f"the old program has no {module}.{name}")
 
