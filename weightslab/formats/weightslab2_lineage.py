@@ -7,6 +7,7 @@ comes from it; the further steps come from each other. Where that could be other
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -54,9 +55,10 @@ def find_parents(
     """
     found: dict[tuple[str, int], tuple[str, int]] = {}
     for span in spans:
-        rivals = [other for other in spans if other is not span and span.overlaps(other)]
+        rivals = (other for other in spans if other is not span and span.overlaps(other))
+        between = sorted({step for other in rivals for step in other.steps})
         for before, step in zip(span.steps, span.steps[1:], strict=False):
-            if not any(before < s <= step for other in rivals for s in other.steps):
+            if bisect_right(between, before) == bisect_right(between, step):
                 found[span.exp_hash, step] = (span.exp_hash, before)
         told = previous if span.exp_hash == current else None
         origin = _predecessor(span, spans, told)

@@ -84,9 +84,11 @@ def _read_parquet(path: Path) -> list[tuple[Any, Any]]:
             hint="the samples stay unknown; for them, pip install 'weightslab[weightslab2]' and "
             "import into another root",
         ) from error
+    if path.exists() and not path.is_file():  # a pipe would never end
+        raise FormatError(f"{path.name} is no file")
     with hold_file(path) as held:
         try:
-            file = pq.ParquetFile(pa.BufferReader(bytes(held.view)))
+            file = pq.ParquetFile(pa.BufferReader(pa.py_buffer(held.view)))
             if file.metadata.num_rows > _MAX_ROWS:
                 raise FormatError(f"{path.name} says it has {file.metadata.num_rows:,} rows")
             table = file.read(["sample_id", "discarded"])

@@ -255,7 +255,7 @@ HOSTILE_YAML = {
     "cut": "experiments:\n  156e: {",
     "object": "experiments: !!python/object/apply:os.mkdir ['made']\n",
     "name": "experiments: !!python/name:os.system\n",
-    "bomb": BOMB + "experiments: *i\nhyperparameters: *i\n",
+    "bomb": BOMB + "experiments: {x: *i}\nhyperparameters: {x: *i}\n",
     "itself": "experiments: &a {x: *a}\nhyperparameters: &b [*b]\n",
     "deep": "experiments: " + "[" * 5000 + "\n",
     "twice": "experiments: {}\nexperiments: {}\nhyperparameters: {}\n",
@@ -274,6 +274,12 @@ def test_yaml_that_is_not_plain_is_told_and_the_weights_come_in(place, file, cas
     assert file in [name for name, _ in source.problems]
     assert len(source.checkpoints) == 8
     assert not (place / "made").exists()
+
+
+def test_aliases_that_grow_without_bound_are_refused_as_such(place):
+    (place / CONFIG).write_text(HOSTILE_YAML["bomb"])
+    ((_, reason),) = FORMAT.open(place).problems
+    assert "more than 1,000,000 values" in reason
 
 
 def test_yaml_with_anchors_and_tuples_as_yaml_dump_writes_them_is_read(place):
