@@ -17,7 +17,7 @@ from weightslab.engine.errors import FormatError, TruncatedError, UnsafePickleEr
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from weightslab.formats.held import HeldFile
+    from weightslab.formats.held import HeldFile, HeldPart
 
 __all__ = ["load_pickle", "stand_in"]
 
@@ -33,7 +33,7 @@ def stand_in(dotted: str, members: Mapping[str, str]) -> tuple[Any, str]:
 
 
 def load_pickle(
-    held: HeldFile, *, trust: bool = False, stand_ins: tuple[tuple[Any, str], ...] = ()
+    held: HeldFile | HeldPart, *, trust: bool = False, stand_ins: tuple[tuple[Any, str], ...] = ()
 ) -> Any:
     """Return what `torch.save` wrote; its tensors look at the held bytes where torch can map them.
 
@@ -69,10 +69,7 @@ def load_pickle(
             f"{held.path.name} would make a {found[1]}, which may run code",
             hint="if you trust who wrote it, --trust (trust=True) lets its pickle run any code",
         ) from error
-    except (
-        AttributeError, EOFError, ImportError, IndexError, KeyError, MemoryError, OSError,
-        RuntimeError, TypeError, UnicodeDecodeError, ValueError,
-    ) as error:  # what torch and pickle make of bytes that are no checkpoint  # fmt: skip
+    except Exception as error:  # what torch and pickle make of bytes that are no checkpoint
         raise FormatError(
             f"{held.path.name} cannot be read: {type(error).__name__}: {error!s:.200}"
         ) from error
@@ -92,7 +89,7 @@ def _numpy_globals() -> Iterator[Any]:
         yield type(np.dtype(kind))
 
 
-def _check_zip(held: HeldFile) -> None:
+def _check_zip(held: HeldFile | HeldPart) -> None:
     try:
         with zipfile.ZipFile(held.name_or_file()) as archive:
             entries = archive.infolist()

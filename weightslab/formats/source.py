@@ -36,7 +36,12 @@ class SourceState:
         metrics: name -> number.
         metadata: plain JSON values that the source has beside it.
         config: hyperparameters that only the content knows; None if there are none.
+        random: `python`, `numpy`, `torch` (and `cuda`, a list) -> state as `random.getstate`,
+            `numpy.random.get_state` and `torch.get_rng_state` return it; empty if there is none.
+        world_size: processes that trained together.
         omitted: what was left out and why, a line each: `callbacks: of lightning, not read`.
+        damaged: parts that should be there and cannot be used, and why, a line each; the import is
+            not complete then.
     """
 
     models: Mapping[str, Mapping[str, torch.Tensor]]
@@ -48,7 +53,10 @@ class SourceState:
     metrics: Mapping[str, float] = field(default_factory=dict)
     metadata: Mapping[str, Any] = field(default_factory=dict)
     config: Mapping[str, Any] | None = None
+    random: Mapping[str, Any] = field(default_factory=dict)
+    world_size: int = 1
     omitted: tuple[str, ...] = ()
+    damaged: tuple[str, ...] = ()
 
 
 class Reader(Protocol):
@@ -131,6 +139,8 @@ class Source:
         experiments: oldest first where that is known.
         checkpoints: parents before children, else in the order of their steps.
         problems: what is named there and cannot be used, and why: (key, reason).
+        claimed: files and folders below the place that belong to it, read or not; in what is left,
+            other formats look for theirs.
     """
 
     format: str
@@ -138,6 +148,7 @@ class Source:
     experiments: Sequence[SourceExperiment]
     checkpoints: Sequence[SourceCheckpoint]
     problems: Sequence[tuple[str, str]] = ()
+    claimed: frozenset[Path] = frozenset()
 
 
 class Format(Protocol):

@@ -22,7 +22,7 @@ from weightslab.engine.training.plan import RestorePlan
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-__all__ = ["capture_random", "plan_random_restore"]
+__all__ = ["capture_random", "pack_random", "plan_random_restore"]
 
 _GLOBAL: Final[Mapping[str, Callable[[], Any]]] = {
     "python": lambda: random.getstate.__self__,  # type: ignore[attr-defined] # a bound method
@@ -40,6 +40,15 @@ def capture_random() -> dict[str, Any]:
     states: dict[str, Any] = {name: generator_state(find()) for name, find in _GLOBAL.items()}
     if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         states["cuda"] = [generator_state(each) for each in torch.cuda.default_generators]
+    return pack_random(states)
+
+
+def pack_random(states: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the tree of a random state.
+
+    Args:
+        states: `python`, `numpy`, `torch` and, as a list, `cuda` -> what `generator_state` returned.
+    """
     words = bytearray()
     tree: dict[str, Any] = _gathered(states, words)
     return tree | {"bytes": torch.frombuffer(words, dtype=torch.uint8)}
