@@ -102,9 +102,7 @@ def test_pieces_of_two_processes_are_put_together(folder, tmp_path):
     model, _, _ = make()
     optimizer = torch.optim.AdamW(model.parameters())
     with CheckpointManagerV2(tmp_path / "root", read_only=True) as manager:
-        manager.load_checkpoint(
-            9, report.checkpoints[0].exp_hash, model=model, optimizer=optimizer
-        )
+        manager.load_checkpoint(9, report.checkpoints[0].exp_hash, model=model, optimizer=optimizer)
     assert len(list((folder / "sharded").glob("*.distcp"))) == 2
     for key, value in expected["model"].items():
         assert torch.equal(model.state_dict()[key], value)

@@ -27,7 +27,7 @@ def run(tmp_path_factory):
         )  # fmt: skip
         trainer.fit(module, torch.utils.data.DataLoader(data, batch_size=2))
     last = max(folder.glob("*.ckpt"))
-    yield lightning, folder, torch.load(last, weights_only=True), folder.parent / "root"
+    return lightning, folder, torch.load(last, weights_only=True), folder.parent / "root"
 
 
 def make_module(lightning):

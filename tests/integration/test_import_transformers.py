@@ -18,6 +18,7 @@ def library():
         transformers = pytest.importorskip("transformers")
         pytest.importorskip("accelerate")
         from transformers import GPT2Config, GPT2LMHeadModel, Trainer, TrainingArguments  # noqa: F401
+
         transformers.logging.set_verbosity_error()
         transformers.logging.disable_progress_bar()
     return transformers
@@ -27,9 +28,14 @@ def make_model(transformers):
     torch.manual_seed(0)
     return transformers.GPT2LMHeadModel(
         transformers.GPT2Config(
-            vocab_size=20, n_embd=8, n_layer=1, n_head=2, n_positions=16, bos_token_id=0,
+            vocab_size=20,
+            n_embd=8,
+            n_layer=1,
+            n_head=2,
+            n_positions=16,
+            bos_token_id=0,
             eos_token_id=0,
-        )  # fmt: skip
+        )
     )
 
 

@@ -23,6 +23,7 @@ _NUMBERED: Final = re.compile(
 _LOOSE: Final = frozenset({".ckpt", ".pt", ".pth", ".safetensors"})  # files that may be of others
 _OF_TRAINERS: Final = re.compile(
     r"(optimizer|scheduler|scaler|meta|training_args)(_\d+)?\.(pt|bin)|rng_state(_\d+)?\.pth"
+    r"|.*-\d{5}-of-\d{5}\.safetensors"
 )
 
 

@@ -98,7 +98,8 @@ class _Search:
                 found = each.open(path)
                 self.sources.append(found)
                 self.claimed |= found.claimed
-                return
+                if path in self.claimed or path.is_file():
+                    return  # else only some of what lies in the folder was of this format
 
     def _name(self, path: Path) -> str:
         return path.name if path == self.top else path.relative_to(self.top).as_posix()

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["load_pickle", "stand_in"]
 
 _GLOBAL: Final = re.compile(r"GLOBAL ([\w.]+)")
+_WHY: Final = re.compile(r"WeightsUnpickler error: *(\S[^\n]*)")
 _MAX_INFLATION: Final = 2  # torch stores without compression; what swells beyond is no checkpoint
 _ENCRYPTED: Final = 0x1
 
@@ -62,9 +63,9 @@ def load_pickle(
     except pickle.UnpicklingError as error:
         found = _GLOBAL.search(str(error))
         if found is None:
-            raise FormatError(
-                f"{held.path.name} is no file of torch.save: {error!s:.200}"
-            ) from error
+            why = _WHY.search(str(error))
+            text = why[1][:200] if why else "its bytes are no pickle that torch reads"
+            raise FormatError(f"{held.path.name} is no file of torch.save: {text}") from error
         raise UnsafePickleError(
             f"{held.path.name} would make a {found[1]}, which may run code",
             hint="if you trust who wrote it, --trust (trust=True) lets its pickle run any code",
