@@ -36,6 +36,7 @@ SECTIONS = {
     "samples": ("sample_cost", "Ten million samples", 5, True),
     "retention": ("retention_cost", "Retention", 5, True),
     "imports": ("import_time", "Import", 7, False),
+    "import": ("import_cost", "Importing checkpoints of others", 5, True),
 }
 
 

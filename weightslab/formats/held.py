@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["HeldFile", "HeldMemory", "HeldPart", "hold_file"]
 
 _BLOCK_BYTES: Final = 1 << 20  # 1 MiB: is still in the second-level cache when it is digested
+_ROOM_BYTES: Final = 4 << 20  # files of a training differ by some bytes
 _BINARY: Final = getattr(os, "O_BINARY", 0)
 
 
@@ -46,7 +47,11 @@ class HeldMemory:
     def take(self, size_bytes: int) -> _Region:
         """Return a region of this size: one that was given back if it is large enough."""
         fitting = [region for region in self._free if region.capacity_bytes >= size_bytes]
-        if not fitting or not size_bytes:
+        if not size_bytes:
+            return _Region(0)
+        if not fitting:
+            if self._free:  # one goes before another comes, so that both are never there
+                self._free.pop().close()
             return _Region(size_bytes)
         found = min(fitting, key=lambda region: region.capacity_bytes)
         self._free.remove(found)
@@ -74,12 +79,14 @@ class _Region:
     """Memory, with a descriptor where the system gives one."""
 
     def __init__(self, size_bytes: int) -> None:
-        self.capacity_bytes = self.size_bytes = size_bytes
+        # room for files that are a little longer; pages that no file has reached take no memory
+        self.capacity_bytes = -(-size_bytes // _ROOM_BYTES) * _ROOM_BYTES
         self.descriptor = -1
         if sys.platform == "linux" and size_bytes:
             self.descriptor = os.memfd_create("weightslab-import", os.MFD_CLOEXEC)
-            os.ftruncate(self.descriptor, size_bytes)
-        self.memory = mmap.mmap(self.descriptor, size_bytes) if size_bytes else None
+            os.ftruncate(self.descriptor, self.capacity_bytes)
+        self.memory = mmap.mmap(self.descriptor, self.capacity_bytes) if size_bytes else None
+        self.resize(size_bytes)
 
     def resize(self, size_bytes: int) -> None:
         """Make the file as long as it says; the mapping stays, and pages behind the end are freed."""
