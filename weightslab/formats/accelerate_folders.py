@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from weightslab.formats.folder_format import FolderFormat
 from weightslab.formats.folders import files_in, step_in_name
 from weightslab.formats.parts import Parts, as_metrics, plain_entries
+from weightslab.formats.random_states import pack_states
 from weightslab.formats.source import SourceCheckpoint, SourceState
 from weightslab.formats.weight_files import WeightFiles, find_weights, load_weights
 
@@ -90,7 +91,7 @@ def _load(
         schedulers=others,
         step=None if has_step else counted_steps(optimizers),
         metadata={"accelerate": plain_entries(plain, parts.omitted)} if plain else {},
-        random=_random(random),
+        random=pack_states(_random(random), parts.omitted),
         world_size=len(names[1]),
         omitted=tuple(parts.omitted),
         damaged=tuple(parts.damaged),

@@ -17,6 +17,8 @@ __all__ = ["FORMAT_NAMES", "find_sources", "get_format"]
 
 # name -> module; the first that recognises a place has it, so folders come before single files
 _MODULES: Final = {
+    "numbered": "numbered",
+    "weightslab2": "weightslab2",
     "torch-distributed": "distributed_folders",
     "transformers": "transformers_folders",
     "accelerate": "accelerate_folders",
@@ -75,8 +77,8 @@ class _Search:
     def look(self, path: Path, *, depth: int) -> None:
         """Open what lies at `path`, and look into it for what that does not claim."""
         try:
-            if path not in self.claimed:
-                self._open(path)
+            if path not in self.claimed and self._open(path):
+                return
             if not path.is_dir() or depth > _DEPTH:
                 return
             children = sorted(path.iterdir())
@@ -92,14 +94,18 @@ class _Search:
             elif child not in self.claimed and not _stays_in(child, self.top):
                 self.problems.append((self._name(child), "a link that leads out of the source"))
 
-    def _open(self, path: Path) -> None:
+    def _open(self, path: Path) -> bool:
+        """Open what lies at `path`; True if that is all there is."""
         for each in self.formats:
             if each.recognises(path):
                 found = each.open(path)
                 self.sources.append(found)
+                if found.claimed is None:
+                    return True
                 self.claimed |= found.claimed
-                if path in self.claimed or path.is_file():
-                    return  # else only some of what lies in the folder was of this format
+                if path in self.claimed:
+                    break  # else there may be more in the folder, of other formats
+        return False
 
     def _name(self, path: Path) -> str:
         return path.name if path == self.top else path.relative_to(self.top).as_posix()

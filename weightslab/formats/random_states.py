@@ -14,19 +14,20 @@ from weightslab.engine.training.rng import pack_random
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["random_tree"]
+__all__ = ["pack_states"]
 
 _NEEDED: Final = ("python", "numpy", "torch")
 _NUMPY_WORDS: Final = 624  # of MT19937; a position outside makes NumPy read memory not its own
 
 
-def random_tree(states: Mapping[str, Any], omitted: list[str]) -> dict[str, Any] | None:
-    """Return the random state as `capture_random` would; None if it is not whole.
+def pack_states(states: Mapping[str, Any], omitted: list[str]) -> dict[str, Any] | None:
+    """Return the random state as `random_tree` does; None if it is not whole.
 
     Each state goes through a generator of its kind, so that only what can be restored is taken.
 
     Args:
-        states: as in `SourceState.random`.
+        states: `python`, `numpy`, `torch` (and `cuda`, a list) -> state as `random.getstate`,
+            `numpy.random.get_state` and `torch.get_rng_state` return it; empty if there is none.
         omitted: gets a line if there is something that cannot be used.
     """
     if not states:

@@ -36,8 +36,8 @@ class SourceState:
         metrics: name -> number.
         metadata: plain JSON values that the source has beside it.
         config: hyperparameters that only the content knows; None if there are none.
-        random: `python`, `numpy`, `torch` (and `cuda`, a list) -> state as `random.getstate`,
-            `numpy.random.get_state` and `torch.get_rng_state` return it; empty if there is none.
+        name: what people call the experiment, where only the content knows.
+        random: tree of random generators, as `random_tree` returns it; None if there is none.
         world_size: processes that trained together.
         omitted: what was left out and why, a line each: `callbacks: of lightning, not read`.
         damaged: parts that should be there and cannot be used, and why, a line each; the import is
@@ -53,7 +53,8 @@ class SourceState:
     metrics: Mapping[str, float] = field(default_factory=dict)
     metadata: Mapping[str, Any] = field(default_factory=dict)
     config: Mapping[str, Any] | None = None
-    random: Mapping[str, Any] = field(default_factory=dict)
+    name: str | None = None
+    random: Mapping[str, Any] | None = None
     world_size: int = 1
     omitted: tuple[str, ...] = ()
     damaged: tuple[str, ...] = ()
@@ -139,8 +140,8 @@ class Source:
         experiments: oldest first where that is known.
         checkpoints: parents before children, else in the order of their steps.
         problems: what is named there and cannot be used, and why: (key, reason).
-        claimed: files and folders below the place that belong to it, read or not; in what is left,
-            other formats look for theirs.
+        claimed: files and folders at the place and below that belong to it, read or not; in what is
+            left, other formats look for theirs. None if all belongs to it.
     """
 
     format: str
@@ -148,7 +149,7 @@ class Source:
     experiments: Sequence[SourceExperiment]
     checkpoints: Sequence[SourceCheckpoint]
     problems: Sequence[tuple[str, str]] = ()
-    claimed: frozenset[Path] = frozenset()
+    claimed: frozenset[Path] | None = None
 
 
 class Format(Protocol):

@@ -10,6 +10,7 @@ from weightslab.formats.folder_format import FolderFormat
 from weightslab.formats.folders import files_in, find_file, step_in_name
 from weightslab.formats.huggingface_folders import CONFIGS
 from weightslab.formats.parts import Parts, as_config, as_metrics, plain_entries
+from weightslab.formats.random_states import pack_states
 from weightslab.formats.source import SourceCheckpoint, SourceState
 from weightslab.formats.weight_files import WeightFiles, find_weights, has_weights, load_weights
 
@@ -74,7 +75,7 @@ def _load(reader: Reader, *, folder: Path, weights: WeightFiles, random: list[st
             **_arguments(reader, parts, folder),
         },
         config=as_config(configs[0] if configs else None, parts.omitted, what=CONFIGS[0]),
-        random=_random(parts, random),
+        random=pack_states(_random(parts, random), parts.omitted),
         world_size=max(1, len(random)),
         omitted=tuple(parts.omitted),
         damaged=tuple(parts.damaged),
