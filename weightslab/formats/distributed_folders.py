@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,6 +20,7 @@ from weightslab.formats.source import SourceCheckpoint, SourceState
 from weightslab.formats.torch_files import split_state
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     import torch
@@ -31,6 +34,7 @@ _LIGHTNING: Final = "meta.pt"  # what Lightning writes beside a sharded checkpoi
 _APPS: Final = frozenset(
     {"app", "state", "checkpoint", "train_state"}
 )  # one more level, see tutorial
+_NUMBERED: Final = re.compile(r"optimizer_\d{1,4}")  # of Lightning
 _FLAT: Final = ("state.", "param_groups.")
 
 
@@ -66,35 +70,43 @@ def _load(reader: Reader, *, folder: Path) -> SourceState:
     state = _listed(tree)
     parts = Parts(reader, folder)
     meta = parts.pickle(_LIGHTNING)
+    damaged += parts.damaged
     if is_lightning(meta):
-        whole = {**meta, "state_dict": state.get("state_dict", state.get("model", state))}
-        return split_lightning(whole, folder.name)
-    return _split(state, folder.name, (*parts.damaged, *damaged))
+        return _split_lightning(state, meta, folder.name, tuple(damaged))
+    return _split(state, folder.name, tuple(damaged))
+
+
+def _split_lightning(
+    state: dict[Any, Any], meta: dict[str, Any], name: str, damaged: tuple[str, ...]
+) -> SourceState:
+    """Put together what Lightning has split: tensors here, everything else in `meta.pt`."""
+    keys = sorted((k for k in state if _NUMBERED.fullmatch(str(k))), key=lambda k: int(k[10:]))
+    optimizers, omitted = _optimizers({key: state[key] for key in keys})
+    whole = {**meta, "state_dict": state.get("model"), "optimizer_states": [*optimizers.values()]}
+    found = split_lightning(whole, name)
+    return replace(found, omitted=(*found.omitted, *omitted), damaged=damaged)
 
 
 def _split(state: dict[Any, Any], name: str, damaged: tuple[str, ...]) -> SourceState:
     (inner,) = state.values() if len(state) == 1 and set(state) <= _APPS else (state,)
     inner = inner if isinstance(inner, dict) else state
     found = split_state(inner, name)
-    omitted = list(found.omitted)
-    optimizers = {}
-    for key, optimizer in found.optimizers.items():
+    optimizers, omitted = _optimizers(found.optimizers)
+    return replace(
+        found, optimizers=optimizers, omitted=(*found.omitted, *omitted), damaged=damaged
+    )
+
+
+def _optimizers(states: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Return the optimizers that can be restored, and a line for each that cannot."""
+    found: dict[str, Any] = {}
+    omitted = []
+    for key, state in states.items():
         try:
-            optimizers[key] = _optimizer(optimizer)
+            found[key] = _optimizer(state)
         except FormatError as error:  # noqa: PERF203 - one, mostly
             omitted.append(f"{key}: {error}")
-    return SourceState(
-        models=found.models,
-        extra=found.extra,
-        optimizers=optimizers,
-        schedulers=found.schedulers,
-        step=found.step,
-        epoch=found.epoch,
-        metrics=found.metrics,
-        metadata=found.metadata,
-        omitted=tuple(omitted),
-        damaged=damaged,
-    )
+    return found, omitted
 
 
 # ---------------------------------------------------------------- values

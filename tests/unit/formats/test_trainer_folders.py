@@ -319,6 +319,39 @@ def test_a_state_dict_alone_and_one_level_more_are_models_too(place):
     assert [c.step for c in report.checkpoints] == [0, 5]
 
 
+def test_a_sharded_checkpoint_of_lightning_is_put_together(place):
+    _, optimizer, _ = trained()
+    state = optimizer.state_dict()
+    names = list(WEIGHTS)
+    group = {**state["param_groups"][0], "params": names}
+    moments = {names[number]: entry for number, entry in state["state"].items()}
+    folder = distributed(
+        place / "epoch=1-step=2.ckpt",
+        {"model": dict(WEIGHTS), "optimizer_0": {"state": moments, "param_groups": [group]}},
+    )
+    lightning(place / "whole.ckpt")
+    meta = torch.load(place / "whole.ckpt", weights_only=True)
+    del meta["state_dict"], meta["optimizer_states"]
+    torch.save(meta, folder / "meta.pt")
+    report = import_root(folder, place / "root")
+    assert report.is_complete
+    _, other, _, told = load(place / "root", report)
+    assert (told["step"], told["epoch"], told["config"]) == (2, 1, {"lr": 0.01})
+    for number, entry in state["state"].items():
+        mine = other.state_dict()["state"][number]
+        assert all(torch.equal(mine[k], v) for k, v in entry.items())
+
+
+def test_an_optimizer_that_is_flattened_over_names_is_left_out_and_told(place):
+    flat = {"state.layer.weight.step": torch.tensor(1.0), "param_groups.layer.weight.lr": 0.1}
+    distributed(place / "dcp", {"model": dict(WEIGHTS), "optimizer": flat})
+    (found,) = import_root(place / "dcp", place / "root").checkpoints
+    assert found.status == "imported"
+    assert found.omitted == (
+        "optimizer: flattened over the names of parameters; its groups are not told",
+    )
+
+
 def test_a_distributed_folder_without_a_file_or_with_a_short_one_is_refused(place):
     for name in ("gone", "short", "good"):
         distributed(place / name)
