@@ -30,7 +30,7 @@ from weightslab.engine.root import CheckpointRoot
 from weightslab.engine.saving.writer import library_versions, record_event, write_or_find
 from weightslab.engine.training.progress import Progress
 from weightslab.engine.values import ParentLink
-from weightslab.formats.held import HeldFile, hold_file
+from weightslab.formats.held import HeldFile, HeldMemory, hold_file
 from weightslab.formats.known import find_sources
 from weightslab.formats.report import ImportedCheckpoint, ImportReport
 
@@ -81,13 +81,15 @@ def import_root(
     sources, problems = find_sources(place, format)
     target = _target(root, dry_run=dry_run)
     told: list[ImportedCheckpoint] = []
-    for found in sources:
-        problems += [(name, reason) for name, reason in found.problems]
-        importer = _Importer(target, found, trust=trust, dry_run=dry_run)
-        for checkpoint in found.checkpoints:
-            told.append(importer.take(checkpoint))
-            if progress is not None:
-                progress(told[-1])
+    with HeldMemory() as memory:
+        shared = _Shared(target, known_digests(target), memory, trust=trust, dry_run=dry_run)
+        for found in sources:
+            problems += [(name, reason) for name, reason in found.problems]
+            importer = _Importer(found, shared)
+            for checkpoint in found.checkpoints:
+                told.append(importer.take(checkpoint))
+                if progress is not None:
+                    progress(told[-1])
     return ImportReport(
         source=str(place),
         root=str(target.path),
@@ -109,13 +111,14 @@ class _HeldReader:
 
     trust: bool
     stack: ExitStack
+    memory: HeldMemory
     held: dict[Path, HeldFile] = field(default_factory=dict)
 
     def hold(self, path: Path) -> HeldFile:
         """Return the bytes of a file as they are now."""
         path = path.absolute()
         if path not in self.held:
-            self.held[path] = self.stack.enter_context(hold_file(path))
+            self.held[path] = self.stack.enter_context(hold_file(path, self.memory))
         return self.held[path]
 
     def digest(self, key: str) -> str:
@@ -133,13 +136,27 @@ class _Opened:
     config_file: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class _Shared:
+    """What the sources of one import have in common.
+
+    `known`: digest of source files -> the checkpoint here; it grows with the import.
+    """
+
+    root: CheckpointRoot
+    known: dict[str, CheckpointName]
+    memory: HeldMemory
+    trust: bool
+    dry_run: bool
+
+
 class _Importer:
     """Takes the checkpoints of one source in."""
 
-    def __init__(self, root: CheckpointRoot, source: Source, *, trust: bool, dry_run: bool) -> None:
-        self._root, self._source = root, source
-        self._trust, self._dry_run = trust, dry_run
-        self._known = known_digests(root)
+    def __init__(self, source: Source, shared: _Shared) -> None:
+        self._source, self._root = source, shared.root
+        self._trust, self._dry_run = shared.trust, shared.dry_run
+        self._known, self._memory = shared.known, shared.memory
         self._experiments = {e.key: e for e in source.experiments}
         self._opened: dict[tuple[str, str | None, str], _Opened] = {}
         self._origins: dict[str, str] = {}  # key of an experiment -> identity that it goes by here
@@ -148,7 +165,7 @@ class _Importer:
     def take(self, checkpoint: SourceCheckpoint) -> ImportedCheckpoint:
         """Import one checkpoint, or say why not."""
         with ExitStack() as stack:
-            reader = _HeldReader(self._trust, stack)
+            reader = _HeldReader(self._trust, stack, self._memory)
             try:
                 return self._take(checkpoint, reader)
             except (CheckpointError, OSError) as error:
@@ -158,16 +175,23 @@ class _Importer:
     def _take(self, checkpoint: SourceCheckpoint, reader: _HeldReader) -> ImportedCheckpoint:
         for path in checkpoint.files:
             reader.hold(path)
+        self._memory.trim()
         digest = reader.digest(checkpoint.key)
         if digest in self._known:
             return self._tell_known(checkpoint, reader, digest)
-        state = checkpoint.load(reader)
+        state = _load(checkpoint, reader)
         opened = self._open(checkpoint, state, digest)
         step = state.step if state.step is not None else checkpoint.step
         draft, omitted = self._draft(checkpoint, state, opened, digest, step)
         if self._dry_run:
             return self._tell(
-                checkpoint, reader, "would import", opened.exp_hash, draft.step, omitted=omitted
+                checkpoint,
+                reader,
+                "would import",
+                opened.exp_hash,
+                draft.step,
+                omitted=omitted,
+                damaged=state.damaged,
             )
         manifest, _ = write_or_find(self._root, draft, because=f"import of {checkpoint.key}")
         link = ParentLink(
@@ -187,6 +211,7 @@ class _Importer:
             draft.step,
             revision=manifest.name.revision,
             omitted=omitted,
+            damaged=state.damaged,
         )
 
     # ------------------------------------------------------------ telling
@@ -221,12 +246,16 @@ class _Importer:
             revision=name.revision,
             manifest_digest=manifest.digest,
         )
-        entry = self._root.catalog.experiment(name.exp_hash)
-        if entry is not None and entry.record is not None:
-            told = _origin_of(manifest.metadata)
-            self._origins.setdefault(checkpoint.experiment, str(told.get("identity", "")))
+        told = _origin_of(manifest.metadata)
+        self._origins.setdefault(checkpoint.experiment, str(told.get("identity", "")))
         return self._tell(
-            checkpoint, reader, "known", name.exp_hash, name.step, revision=name.revision
+            checkpoint,
+            reader,
+            "known",
+            name.exp_hash,
+            name.step,
+            revision=name.revision,
+            damaged=tuple(map(str, told.get("damaged", ()))),
         )
 
     # ------------------------------------------------------------ experiments
@@ -323,6 +352,7 @@ class _Importer:
             "created_at": checkpoint.created_at and checkpoint.created_at.isoformat(),
             "step_is": checkpoint.step_is if step is not None else "unknown",
             "omitted": omitted,
+            "damaged": list(state.damaged),
             "trusted": self._trust,
             "experiment": dict(self._experiments[checkpoint.experiment].metadata),
         }
@@ -381,13 +411,23 @@ def _facts(state: SourceState) -> dict[str, Any]:
     return {"num_tensors": len(tensors), "num_parameters": sum(t.numel() for t in tensors)}
 
 
+def _load(checkpoint: SourceCheckpoint, reader: _HeldReader) -> SourceState:
+    try:
+        return checkpoint.load(reader)
+    except (CheckpointError, OSError):
+        raise
+    except Exception as error:  # whatever a format makes of a file that was made to hurt
+        raise FormatError(
+            f"{checkpoint.key} is not in order: {type(error).__name__}: {error!s:.200}"
+        ) from error
+
+
 def _training_tree(state: SourceState, step: int) -> dict[str, Any] | None:
-    is_empty = not state.optimizers and not state.schedulers and state.random is None
-    if is_empty and state.epoch is None:
-        return None
     optimizers: Mapping[str, Any] = state.optimizers
-    random = {} if state.random is None else {"random": dict(state.random)}
-    return random | {
+    random = None if state.random is None else dict(state.random)
+    if not (optimizers or state.schedulers or random) and state.epoch is None:
+        return None
+    return {
         "optimizer": {
             name: {"class": None, "names": [], "state": found} for name, found in optimizers.items()
         },
@@ -395,7 +435,8 @@ def _training_tree(state: SourceState, step: int) -> dict[str, Any] | None:
             name: {"kind": "stateful", "class": None, "state": found}
             for name, found in state.schedulers.items()
         },
-        "progress": Progress(step=step, epoch=state.epoch).to_tree(),
+        "progress": Progress(step=step, epoch=state.epoch, world_size=state.world_size).to_tree(),
+        **({} if random is None else {"random": random}),
     }
 
 

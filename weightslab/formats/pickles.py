@@ -19,11 +19,12 @@ from weightslab.engine.errors import FormatError, TruncatedError, UnsafePickleEr
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from weightslab.formats.held import HeldFile
+    from weightslab.formats.held import HeldFile, HeldPart
 
 __all__ = ["load_pickle", "plain_text", "stand_in"]
 
 _GLOBAL: Final = re.compile(r"GLOBAL ([\w.]+)")
+_WHY: Final = re.compile(r"WeightsUnpickler error: *(\S[^\n]*)")
 _MAX_INFLATION: Final = 2  # torch stores without compression; what swells beyond is no checkpoint
 _ENCRYPTED: Final = 0x1
 
@@ -70,7 +71,7 @@ def plain_text(value: Any) -> Any:
 
 
 def load_pickle(
-    held: HeldFile, *, trust: bool = False, stand_ins: tuple[tuple[Any, str], ...] = ()
+    held: HeldFile | HeldPart, *, trust: bool = False, stand_ins: tuple[tuple[Any, str], ...] = ()
 ) -> Any:
     """Return what `torch.save` wrote; its tensors look at the held bytes where torch can map them.
 
@@ -93,11 +94,11 @@ def load_pickle(
     return _load(held, stand_ins, trust=True)
 
 
-def _is_zip(held: HeldFile) -> bool:
+def _is_zip(held: HeldFile | HeldPart) -> bool:
     return bytes(held.view[:4]) == b"PK\x03\x04"
 
 
-def _load(held: HeldFile, stand_ins: tuple[tuple[Any, str], ...], *, trust: bool) -> Any:
+def _load(held: HeldFile | HeldPart, stand_ins: tuple[tuple[Any, str], ...], *, trust: bool) -> Any:
     import torch
 
     try:
@@ -117,17 +118,14 @@ def _load(held: HeldFile, stand_ins: tuple[tuple[Any, str], ...], *, trust: bool
     except pickle.UnpicklingError as error:
         found = _GLOBAL.search(str(error))
         if found is None:
-            raise FormatError(
-                f"{held.path.name} is no file of torch.save: {error!s:.200}"
-            ) from error
+            why = _WHY.search(str(error))
+            text = why[1][:200] if why else "its bytes are no pickle that torch reads"
+            raise FormatError(f"{held.path.name} is no file of torch.save: {text}") from error
         raise UnsafePickleError(
             f"{held.path.name} would make a {found[1]}, which may run code",
             hint="if you trust who wrote it, --trust (trust=True) lets its pickle run any code",
         ) from error
-    except (
-        AttributeError, EOFError, ImportError, IndexError, KeyError, MemoryError, OSError,
-        RuntimeError, TypeError, UnicodeDecodeError, ValueError,
-    ) as error:  # what torch and pickle make of bytes that are no checkpoint  # fmt: skip
+    except Exception as error:  # what torch and pickle make of bytes that are no checkpoint
         raise FormatError(
             f"{held.path.name} cannot be read: {type(error).__name__}: {error!s:.200}"
         ) from error
@@ -163,7 +161,7 @@ def _numpy_globals() -> Iterator[Any]:
         yield type(np.dtype(kind))
 
 
-def _check_zip(held: HeldFile) -> None:
+def _check_zip(held: HeldFile | HeldPart) -> None:
     try:
         with zipfile.ZipFile(held.name_or_file()) as archive:
             entries = archive.infolist()

@@ -25,6 +25,7 @@ class ImportedCheckpoint:
         step, revision: its name here; None if it failed, the revision also where nothing was written.
         size_bytes: bytes of its files in the source.
         omitted: what of it was left out, and why.
+        damaged: parts that should be there and could not be used, and why; the rest was imported.
         reason: why it failed.
     """
 
@@ -36,6 +37,7 @@ class ImportedCheckpoint:
     revision: int | None = None
     size_bytes: int = 0
     omitted: tuple[str, ...] = ()
+    damaged: tuple[str, ...] = ()
     reason: str | None = None
 
     def __str__(self) -> str:
@@ -72,7 +74,7 @@ class ImportReport:
     @property
     def is_complete(self) -> bool:
         """True if everything that was found is in the root, or would be."""
-        return not self.failed and not self.problems
+        return not (self.failed or self.problems or any(c.damaged for c in self.checkpoints))
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as plain JSON values."""
@@ -83,7 +85,10 @@ class ImportReport:
             "root": self.root,
             "is_dry_run": self.is_dry_run,
             "is_complete": self.is_complete,
-            "checkpoints": [asdict(c) | {"omitted": list(c.omitted)} for c in self.checkpoints],
+            "checkpoints": [
+                asdict(c) | {"omitted": list(c.omitted), "damaged": list(c.damaged)}
+                for c in self.checkpoints
+            ],
             "problems": [{"name": name, "reason": reason} for name, reason in self.problems],
         }
 
@@ -96,6 +101,7 @@ class ImportReport:
         lines = [f"{self.source} -> {self.root}: {told}"]
         bad = [str(c) for c in self.failed]
         bad += [_inert(f"not used: {name}: {reason}") for name, reason in self.problems]
+        bad += [_inert(f"not used: {c.key}: {why}") for c in self.checkpoints for why in c.damaged]
         lines += [*bad, *(str(c) for c in self.checkpoints if c.status != "failed")]
         omitted = Counter(line for c in self.checkpoints for line in c.omitted)
         beside = [_inert(f"left out of {n:,}: {line}") for line, n in sorted(omitted.items())]

@@ -38,7 +38,10 @@ class SourceState:
         config: hyperparameters that only the content knows; None if there are none.
         name: what people call the experiment, where only the content knows.
         random: tree of random generators, as `random_tree` returns it; None if there is none.
+        world_size: processes that trained together.
         omitted: what was left out and why, a line each: `callbacks: of lightning, not read`.
+        damaged: parts that should be there and cannot be used, and why, a line each; the import is
+            not complete then.
     """
 
     models: Mapping[str, Mapping[str, torch.Tensor]]
@@ -52,7 +55,9 @@ class SourceState:
     config: Mapping[str, Any] | None = None
     name: str | None = None
     random: Mapping[str, Any] | None = None
+    world_size: int = 1
     omitted: tuple[str, ...] = ()
+    damaged: tuple[str, ...] = ()
 
 
 class Reader(Protocol):
@@ -135,6 +140,8 @@ class Source:
         experiments: oldest first where that is known.
         checkpoints: parents before children, else in the order of their steps.
         problems: what is named there and cannot be used, and why: (key, reason).
+        claimed: files and folders at the place and below that belong to it, read or not; in what is
+            left, other formats look for theirs. None if all belongs to it.
     """
 
     format: str
@@ -142,6 +149,7 @@ class Source:
     experiments: Sequence[SourceExperiment]
     checkpoints: Sequence[SourceCheckpoint]
     problems: Sequence[tuple[str, str]] = ()
+    claimed: frozenset[Path] | None = None
 
 
 class Format(Protocol):

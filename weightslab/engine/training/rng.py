@@ -22,7 +22,7 @@ from weightslab.engine.training.plan import RestorePlan
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-__all__ = ["capture_random", "plan_random_restore", "random_tree"]
+__all__ = ["capture_random", "pack_random", "plan_random_restore", "random_tree"]
 
 _GLOBAL: Final[Mapping[str, Callable[[], Any]]] = {
     "python": lambda: random.getstate.__self__,  # type: ignore[attr-defined] # a bound method
@@ -54,6 +54,15 @@ def random_tree(
     states: dict[str, Any] = {name: generator_state(found) for name, found in generators.items()}
     if cuda:
         states["cuda"] = [generator_state(each) for each in cuda]
+    return pack_random(states)
+
+
+def pack_random(states: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the tree of a random state.
+
+    Args:
+        states: `python`, `numpy`, `torch` and, as a list, `cuda` -> what `generator_state` returned.
+    """
     words = bytearray()
     tree: dict[str, Any] = _gathered(states, words)
     return tree | {"bytes": torch.frombuffer(words, dtype=torch.uint8)}
