@@ -17,6 +17,7 @@ from weightslab.formats.lightning_files import is_lightning, split_lightning
 from weightslab.formats.parts import Parts
 from weightslab.formats.pickles import load_pickle
 from weightslab.formats.source import SourceCheckpoint, SourceState
+from weightslab.formats.stored_tensor import load_tensor
 from weightslab.formats.torch_files import split_state
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
     import torch
 
+    from weightslab.formats.held import HeldPart
     from weightslab.formats.source import Reader
 
 __all__ = ["FORMAT"]
@@ -114,15 +116,14 @@ def _value(reader: Reader, folder: Path, entry: Entry, damaged: list[str]) -> An
     if entry.is_tensor:
         return _tensor(reader, folder, entry)
     try:
-        return _stored(reader, folder, entry.chunks[0])
+        return load_pickle(_part(reader, folder, entry.chunks[0]), trust=reader.trust)
     except FormatError as error:
         damaged.append(f"{'.'.join(map(str, entry.path))}: {error}")
         return None
 
 
-def _stored(reader: Reader, folder: Path, chunk: Chunk) -> Any:
-    held = reader.hold(file_in(folder, chunk.file))
-    return load_pickle(held.part(chunk.start, chunk.size_bytes), trust=reader.trust)
+def _part(reader: Reader, folder: Path, chunk: Chunk) -> HeldPart:
+    return reader.hold(file_in(folder, chunk.file)).part(chunk.start, chunk.size_bytes)
 
 
 def _tensor(reader: Reader, folder: Path, entry: Entry) -> torch.Tensor:
@@ -136,7 +137,7 @@ def _tensor(reader: Reader, folder: Path, entry: Entry) -> torch.Tensor:
     _check_pieces(entry, name)
     whole = None
     for chunk in entry.chunks:
-        piece = _stored(reader, folder, chunk)
+        piece = load_tensor(_part(reader, folder, chunk))
         if not isinstance(piece, torch.Tensor):
             raise FormatError(f"a piece of {name!r:.80} is a {type(piece).__name__}")
         if str(piece.dtype) != f"torch.{entry.dtype}" or tuple(piece.shape) != chunk.sizes:

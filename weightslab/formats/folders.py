@@ -11,7 +11,7 @@ from weightslab.engine.errors import FormatError, NotFoundError
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["file_in", "files_in", "find_file", "parse_object", "step_in_name"]
+__all__ = ["file_in", "files_in", "find_file", "parse_object", "read_object", "step_in_name"]
 
 _MAX_JSON_BYTES: Final = 256 << 20  # an index of a million tensors is about 100 MB
 _SNAPSHOTS: Final = "snapshots"  # Hugging Face's cache: its files are links into `blobs` beside it
@@ -67,6 +67,15 @@ def find_file(folder: Path, name: str) -> Path | None:
 def files_in(folder: Path) -> list[Path]:
     """Return what lies in a folder besides folders, by name."""
     return sorted(path for path in folder.iterdir() if not path.is_dir())
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """Read a JSON object, as `parse_object` does, and no more of a file than that takes.
+
+    Raises: FormatError, OSError of the system.
+    """
+    with path.open("rb") as file:
+        return parse_object(file.read(_MAX_JSON_BYTES + 1), what=path.name)
 
 
 def parse_object(data: bytes | memoryview, *, what: str) -> dict[str, Any]:

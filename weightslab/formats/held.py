@@ -124,12 +124,12 @@ class HeldFile:
         found = None if self._region is None else self._region.memory
         return memoryview(b"" if found is None else found)[: self.size_bytes]
 
-    def name_or_file(self) -> str | io.BytesIO:
-        """Return a path that can be mapped where there is one, else a file in memory."""
+    def name_or_file(self) -> Any:
+        """Return a path that can be mapped where there is one, else a file that looks at the bytes."""
         if self.can_be_mapped:
             assert self._region is not None
             return f"/proc/self/fd/{self._region.descriptor}"
-        return io.BytesIO(self.view)
+        return _file_over(self.view)
 
     @property
     def can_be_mapped(self) -> bool:
@@ -176,7 +176,11 @@ class HeldPart:
 
     def name_or_file(self) -> Any:
         """Return a file that looks at the bytes."""
-        return io.BufferedReader(_ViewFile(self.view), 1 << 16)
+        return _file_over(self.view)
+
+
+def _file_over(view: memoryview) -> io.BufferedReader:
+    return io.BufferedReader(_ViewFile(view), 1 << 16)
 
 
 class _ViewFile(io.RawIOBase):

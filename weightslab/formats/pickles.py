@@ -71,7 +71,11 @@ def plain_text(value: Any) -> Any:
 
 
 def load_pickle(
-    held: HeldFile | HeldPart, *, trust: bool = False, stand_ins: tuple[tuple[Any, str], ...] = ()
+    held: HeldFile | HeldPart,
+    *,
+    trust: bool = False,
+    stand_ins: tuple[tuple[Any, str], ...] = (),
+    device: str = "cpu",
 ) -> Any:
     """Return what `torch.save` wrote; its tensors look at the held bytes where torch can map them.
 
@@ -79,6 +83,7 @@ def load_pickle(
         held: the file.
         trust: run whatever the pickle names, where it cannot be read otherwise.
         stand_ins: (class, dotted name) of inert classes to put in the place of others.
+        device: where tensors come to lie; `meta` tells their form alone.
     Raises: UnsafePickleError naming the type that the file would have made; TruncatedError,
         FormatError for what is no such file.
     """
@@ -87,18 +92,24 @@ def load_pickle(
     elif not held.size_bytes:
         raise TruncatedError(f"{held.path.name} is empty")
     try:
-        return _load(held, stand_ins, trust=False)
+        return _load(held, stand_ins, device, trust=False)
     except UnsafePickleError:
         if not trust:
             raise
-    return _load(held, stand_ins, trust=True)
+    return _load(held, stand_ins, device, trust=True)
 
 
 def _is_zip(held: HeldFile | HeldPart) -> bool:
     return bytes(held.view[:4]) == b"PK\x03\x04"
 
 
-def _load(held: HeldFile | HeldPart, stand_ins: tuple[tuple[Any, str], ...], *, trust: bool) -> Any:
+def _load(
+    held: HeldFile | HeldPart,
+    stand_ins: tuple[tuple[Any, str], ...],
+    device: str,
+    *,
+    trust: bool,
+) -> Any:
     import torch
 
     try:
@@ -110,7 +121,7 @@ def _load(held: HeldFile | HeldPart, stand_ins: tuple[tuple[Any, str], ...], *, 
             warnings.filterwarnings("ignore", "Detected pickle protocol", UserWarning)
             return torch.load(
                 held.name_or_file(),
-                map_location="cpu",
+                map_location=device,
                 weights_only=not trust,
                 mmap=_is_zip(held) and held.can_be_mapped,
                 pickle_module=_trusting(stand_ins) if trust else None,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import torch
 
 from weightslab.engine.errors import FormatError, NotFoundError
-from weightslab.formats.folders import file_in, find_file, parse_object
+from weightslab.formats.folders import file_in, find_file, parse_object, read_object
 from weightslab.formats.pickles import load_pickle
 from weightslab.formats.safetensors_files import load_safetensors
 
@@ -67,7 +67,7 @@ def find_weights(folder: Path, stems: tuple[str, ...] = _STEMS) -> WeightFiles:
     path = file_in(folder, name)
     if not name.endswith(_INDEX):
         return WeightFiles(index=None, shards=(path,))
-    places = _places(parse_object(path.read_bytes(), what=name), name)
+    places = _places(read_object(path), name)
     shards = dict.fromkeys(places.values())
     missing = [shard for shard in shards if find_file(folder, shard) is None]
     if missing:

@@ -16,6 +16,7 @@ from torch.distributed.checkpoint.metadata import (
 from weightslab.formats import import_root
 from weightslab.formats.distributed_folders import FORMAT
 
+pytestmark = pytest.mark.slow  # torch.distributed.checkpoint takes seconds to import
 KEY = "model.layer.weight"
 
 

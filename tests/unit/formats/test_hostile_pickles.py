@@ -18,6 +18,8 @@ from support.trainer_folders import (
 
 from weightslab.formats import import_root
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def warm():
