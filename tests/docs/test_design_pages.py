@@ -122,6 +122,7 @@ FRAME = {"schema", "schema_version"}
         ("experiment.json:", "experiment.json"),
         ("the manifest:", "model/*_step_000001.json"),
         ("a note:", "notes/*_note_*.json"),
+        ("a session:", "provenance/*.json"),
     ],
 )
 def test_the_tables_have_exactly_the_keys_of_the_records(root, heading, pattern):
@@ -207,6 +208,7 @@ def test_every_file_of_a_root_has_a_place_in_the_picture(root):
         r"hp/H_[\w-]+(\.r\d+)?\.yaml",
         r"data/H_[\w-]+(\.r\d+)?\.h5(\.json)?",
         r"notes/\d{8}T\d{12}Z_(name|note|tag|pin)_[0-9a-f]{16}\.json",
+        r"provenance/\d{8}T\d{12}Z_[0-9a-f]{16}\.json",
     ]
     aside = r"[0-9a-f]{16}_step_\d{6,18}(\.\d+)?/(why\.json|[0-9a-f]{16}_step_\S+)"
     for folder in (root / "checkpoints").iterdir():

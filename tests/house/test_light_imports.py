@@ -26,6 +26,7 @@ TORCH_FREE = (
     "weightslab.engine.saving.loop",
     "weightslab.engine.saving.trail",
     "weightslab.engine.saving.writer",
+    "weightslab.engine.audit",
     "weightslab.engine.care",
     "weightslab.engine.collecting",
     "weightslab.engine.lineage",

@@ -201,6 +201,7 @@ class CheckpointManagerV2:
             )
             is_new = opening.open_experiment(self.root.store, record, found.content, force=force)
             tidy(self.root.store, found.exp_hash)
+            self._session.record_provenance(found.exp_hash)
         self._session.enter(found, link)
         if is_new:
             record_event(

@@ -19,6 +19,7 @@ from weightslab.engine.errors import (
     StorageError,
 )
 from weightslab.engine.identity.wrappers import unwrap
+from weightslab.engine.provenance.recording import record_provenance
 from weightslab.engine.repository.metric_lines import METRICS_FILE
 from weightslab.engine.root import CheckpointRoot
 from weightslab.engine.saving.ancestry import Ancestry
@@ -155,6 +156,12 @@ class Session:
             )
 
     # ------------------------------------------------------------ the current experiment
+    def record_provenance(self, exp_hash: str) -> None:
+        """Write where this session comes from beside an experiment; what fails is told once."""
+        problem = record_provenance(self.root.store, exp_hash, clock=self.root.clock)
+        if problem is not None:
+            self.advise(problem)
+
     def enter(self, found: Identification, link: ParentLink | None) -> None:
         """Make `found` the current experiment.
 

@@ -8,7 +8,7 @@
       IntegrityError                         DigestMismatchError, TruncatedError,
                                              MissingObjectError, ExperimentHashClashError  exit 20
       FormatError (+ValueError)              UnsupportedVersionError, InvalidManifestError,
-                                             NotStorableError (+TypeError)              exit 21
+                                             NotStorableError (+TypeError), FilterError exit 21
       IdentityError (+TypeError)             NotCanonicalError                          exit 22
       StateMismatchError (+ValueError)       .missing .unexpected .shape_changes        exit 23
       ReplayMismatchError                    .report                                    exit 24
@@ -22,7 +22,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Final
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -35,6 +35,7 @@ __all__ = [
     "DigestMismatchError",
     "ExperimentHashClashError",
     "ExperimentNotFoundError",
+    "FilterError",
     "FormatError",
     "IdentityError",
     "IntegrityError",
@@ -57,6 +58,8 @@ __all__ = [
     "UnsafePickleError",
     "UnsupportedVersionError",
 ]
+
+_FILTER_COLUMNS: Final = 96  # of a filter that are shown around the place of an error
 
 
 class CheckpointError(Exception):
@@ -158,6 +161,37 @@ class SourceChangedError(FormatError):
 
 class NotStorableError(FormatError, TypeError):
     """A value or a tensor that has no place in the on-disk format."""
+
+
+class FilterError(FormatError):
+    """A filter or an order that cannot be read, or that asks for what nothing has.
+
+    Attributes:
+        text: the filter.
+        position: of the character that it is about, from 0.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        text: str,
+        position: int,
+        hint: str | None = None,
+        what: str = "filter",
+    ) -> None:
+        shown = "".join(c if c.isprintable() else "?" for c in text)
+        start = max(0, position - _FILTER_COLUMNS // 2)
+        line = shown[start : start + _FILTER_COLUMNS]
+        self.picture = f"  {line}\n  {' ' * (position - start)}^"
+        head = f"{what}, character {position + 1}: {message}"
+        super().__init__(head, hint=hint, context={what: text, "position": position})
+        self.text = text
+        self.position = position
+
+    def __str__(self) -> str:
+        """Return what is wrong, what to do, and the filter with a mark under the place."""
+        return f"{super().__str__()}\n{self.picture}"
 
 
 class IdentityError(CheckpointError, TypeError):

@@ -11,20 +11,17 @@ root.pin("3f2a", step=100)               keeps it from being deleted
 root.delete("3f2a", step=100)            for good; root.trash.put("3f2a", 100) can be undone:
 root.restore("3f2a9c1b00d14e77_step_000100")
 print(root.gc(LatestN(3) | BestN("loss"), dry_run=True))
+print(root.lineage())                    the tree of experiments
+root.history("3f2a@100")                 what led to these weights
+root.audit([17, 99]).newest_clean        the newest checkpoint that cannot know these samples
 """
 
 from __future__ import annotations
 
-import difflib
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from weightslab.engine import compare
-from weightslab.engine.care import checking, deleting, noting, summary, trashing
-from weightslab.engine.care.noting import RootNotes
-from weightslab.engine.care.trashing import RootTrash
-from weightslab.engine.collecting.gc import gc
 from weightslab.engine.errors import (
     CheckpointNotFoundError,
     ExperimentNotFoundError,
@@ -32,26 +29,19 @@ from weightslab.engine.errors import (
     ObjectNotFoundError,
     ReadOnlyStoreError,
 )
-from weightslab.engine.export import export_part
 from weightslab.engine.reference import parse_reference
-from weightslab.engine.repository import layout, opening
+from weightslab.engine.repository import layout
 from weightslab.engine.repository.catalog import (
     CheckpointEntry,
     ExperimentEntry,
     read_manifest,
 )
-from weightslab.engine.repository.claim import reading
-from weightslab.engine.repository.component_file import (
-    read_architecture,
-    read_config,
-    read_samples,
-)
 from weightslab.engine.repository.experiment import ExperimentRecord
 from weightslab.engine.repository.indexed import IndexedCatalog
-from weightslab.engine.repository.metric_lines import read_metrics
 from weightslab.engine.retention.rules import Retention
 from weightslab.engine.storage.journal import LocalJournal
 from weightslab.engine.storage.local import LocalStore
+from weightslab.engine.verb import Verb
 
 if TYPE_CHECKING:
     import os
@@ -59,9 +49,27 @@ if TYPE_CHECKING:
 
     import torch
 
+    from weightslab.engine.audit import run, sample_history
+    from weightslab.engine.care import (
+        checking,
+        deleting,
+        doctor,
+        noting,
+        reproducing,
+        summary,
+        trashing,
+        usage,
+    )
+    from weightslab.engine.care.noting import RootNotes
+    from weightslab.engine.care.trashing import RootTrash
+    from weightslab.engine.collecting import gc
+    from weightslab.engine.comparing import comparison
     from weightslab.engine.identity.samples import SampleSet
+    from weightslab.engine.lineage import graph, history
+    from weightslab.engine.query import asking
     from weightslab.engine.repository.catalog import Catalog
     from weightslab.engine.repository.manifest import Manifest
+    from weightslab.engine.transplanting import transplant as transplanting
     from weightslab.engine.values import Change, Explanation, MetricRecord
 
 __all__ = ["CheckpointRoot"]
@@ -108,13 +116,9 @@ class CheckpointRoot:
             _make_folders(self)
 
     # ------------------------------------------------------------ experiments
-    def experiments(self) -> list[ExperimentEntry]:
-        """Return all experiments, oldest first; damaged ones last and marked."""
-        return self.catalog.experiments()
-
     def list_hashes(self) -> list[str]:
         """Return the hashes of all experiments, oldest first."""
-        return [entry.exp_hash for entry in self.experiments()]
+        return [entry.exp_hash for entry in self.catalog.experiments()]
 
     def get_hash(self, prefix: str) -> str:
         """Return the full hash that starts with `prefix`.
@@ -125,8 +129,7 @@ class CheckpointRoot:
             raise TypeError(f"an experiment hash is a str, not {type(prefix).__name__}")
         if layout.is_exp_hash(prefix) and self.catalog.experiment(prefix) is not None:
             return prefix
-        hashes = self.catalog.exp_hashes()
-        found = [h for h in hashes if prefix and h.startswith(prefix.lower())]
+        found = self.catalog.exp_hashes(prefix.lower()) if prefix else []
         if len(found) == 1:
             return found[0]
         context = {"exp_hash": prefix}
@@ -136,6 +139,9 @@ class CheckpointRoot:
                 hint="give more digits",
                 context=context,
             )
+        import difflib
+
+        hashes = self.catalog.exp_hashes()
         near = difflib.get_close_matches(prefix.lower(), hashes, n=3, cutoff=0.3) or hashes[:3]
         hint = f"nearest: {', '.join(near)}" if near else f"{self.path} has no experiments"
         raise ExperimentNotFoundError(f"no experiment {prefix!r}", hint=hint, context=context)
@@ -152,13 +158,6 @@ class CheckpointRoot:
         return entry
 
     # ------------------------------------------------------------ checkpoints
-    def checkpoints(self, exp_hash: str | None = None) -> list[CheckpointEntry]:
-        """Return the checkpoints of one experiment, or of all, in the order of their commit.
-
-        Damaged ones come first within their experiment and carry `damaged`.
-        """
-        hashes = self.list_hashes() if exp_hash is None else [self.get_hash(exp_hash)]
-        return [entry for h in hashes for entry in self.catalog.checkpoints(h)]
 
     def find_checkpoint(
         self, exp_hash: str, step: int, *, revision: int | None = None
@@ -218,40 +217,6 @@ class CheckpointRoot:
             raise CheckpointNotFoundError(f"{what} in {where}", context={"exp_hash": told.exp_hash})
         return found
 
-    def latest(self, exp_hash: str | None = None) -> CheckpointEntry | None:
-        """Return the newest checkpoint with a readable manifest; None if there is none.
-
-        Of one experiment: the one committed last (highest sequence). Of the whole root: the one
-        with the highest creation time.
-        """
-        return self.catalog.latest(None if exp_hash is None else self.get_hash(exp_hash))
-
-    def best(
-        self, metric: str, *, mode: str = "min", exp_hash: str | None = None
-    ) -> CheckpointEntry | None:
-        """Return the checkpoint with the best value of `metric`; None if none has it.
-
-        Checkpoints without the metric, or with NaN, do not take part; of equals the newer wins.
-
-        Args:
-            metric: name given to `save_model_checkpoint(metrics=...)`.
-            mode: `min` or `max`.
-            exp_hash: only this experiment.
-        """
-        if mode not in ("min", "max"):
-            raise ValueError(f"mode is 'min' or 'max', not {mode!r}")
-        sign = -1 if mode == "min" else 1  # an int: a metric may be an int beyond every float
-        entries = [
-            e
-            for e in self.checkpoints(exp_hash)
-            if metric in e.metrics and e.metrics[metric] == e.metrics[metric]  # not NaN
-        ]
-        return max(
-            entries,
-            key=lambda e: (sign * e.metrics[metric], e.created_at, e.sequence),
-            default=None,
-        )
-
     def metrics(
         self, exp_hash: str | None = None, *, name: str | None = None
     ) -> list[MetricRecord]:
@@ -267,6 +232,8 @@ class CheckpointRoot:
         """
         if exp_hash is not None and not layout.is_exp_hash(exp_hash):
             exp_hash = self.get_hash(exp_hash)
+        from weightslab.engine.repository.metric_lines import read_metrics
+
         return list(read_metrics(self.path, exp_hash, name))
 
     def manifest(self, entry: CheckpointEntry) -> Manifest:
@@ -282,6 +249,9 @@ class CheckpointRoot:
 
         Raises: ObjectNotFoundError if the experiment has no config; CheckpointNotFoundError.
         """
+        from weightslab.engine.repository import opening
+        from weightslab.engine.repository.component_file import read_config
+
         record = _record(self, exp_hash)
         if step is None:
             file = opening.newest_config(self.store, record.exp_hash)
@@ -298,6 +268,8 @@ class CheckpointRoot:
 
         Raises: ObjectNotFoundError if the experiment has none.
         """
+        from weightslab.engine.repository.component_file import read_architecture
+
         return read_architecture(self.store, _record(self, exp_hash))
 
     def samples(self, exp_hash: str) -> SampleSet:
@@ -305,6 +277,8 @@ class CheckpointRoot:
 
         Raises: ObjectNotFoundError if the experiment has none.
         """
+        from weightslab.engine.repository.component_file import read_samples
+
         record = _record(self, exp_hash)
         if record.components.data is None:
             raise ObjectNotFoundError(
@@ -342,6 +316,7 @@ class CheckpointRoot:
             IntegrityError, FormatError.
         """
         from weightslab.engine.loading.selecting import load_tensors
+        from weightslab.engine.repository.claim import reading
 
         found = self.get_checkpoint(exp_hash, step, revision=revision)
         with reading(self.store, found.name) as manifest:
@@ -354,6 +329,8 @@ class CheckpointRoot:
 
         Raises: ExperimentNotFoundError; ObjectNotFoundError if a record is damaged.
         """
+        from weightslab.engine import compare
+
         entries = [self.get_experiment(h) for h in (old, new)]
         for entry in entries:
             if entry.record is None:
@@ -364,25 +341,67 @@ class CheckpointRoot:
         """Return the changes of `explain(old, new)`."""
         return list(self.explain(old, new).changes)
 
-    # ------------------------------------------------------------ care
-    # each verb has a room of its own in `engine/care`
-    info = summary.info
-    verify = checking.verify
-    quarantine = checking.quarantine
-    delete = deleting.delete
-    pin = noting.pin
-    unpin = noting.unpin
-    restore = trashing.restore
-    gc = gc
+    # ------------------------------------------------------------ verbs
+    # each has a room of its own, which is imported when the verb is first used
+    if TYPE_CHECKING:
+        experiments = asking.experiments
+        checkpoints = asking.checkpoints
+        latest = asking.latest
+        best = asking.best
+        compare = comparison.compare
+        transplant = transplanting.transplant
+        lineage = graph.lineage
+        history = history.history
+        audit = run.audit
+        sample_history = sample_history.sample_history
+        provenance = reproducing.provenance
+        reproduce = reproducing.reproduce
+        info = summary.info
+        usage = usage.usage
+        verify = checking.verify
+        quarantine = checking.quarantine
+        doctor = doctor.doctor
+        delete = deleting.delete
+        pin = noting.pin
+        unpin = noting.unpin
+        restore = trashing.restore
+        gc = gc.gc
+    else:
+        experiments = Verb("query.asking")
+        checkpoints = Verb("query.asking")
+        latest = Verb("query.asking")
+        best = Verb("query.asking")
+        compare = Verb("comparing.comparison")
+        transplant = Verb("transplanting.transplant")
+        lineage = Verb("lineage.graph")
+        history = Verb("lineage.history")
+        audit = Verb("audit.run")
+        sample_history = Verb("audit.sample_history")
+        provenance = Verb("care.reproducing")
+        reproduce = Verb("care.reproducing")
+        info = Verb("care.summary")
+        usage = Verb("care.usage")
+        verify = Verb("care.checking")
+        quarantine = Verb("care.checking")
+        doctor = Verb("care.doctor")
+        delete = Verb("care.deleting")
+        pin = Verb("care.noting")
+        unpin = Verb("care.noting")
+        restore = Verb("care.trashing")
+        gc = Verb("collecting.gc")
 
     @property
     def notes(self) -> RootNotes:
         """Names, notes and tags: `read`, `name`, `add`, `tag`, `remove`."""
+        from weightslab.engine.care.noting import RootNotes
+
         return RootNotes(self)
 
     @property
     def trash(self) -> RootTrash:
         """Deleted checkpoints that can be had back: `list`, `put`, `restore`, `empty`."""
+        from weightslab.engine.care.trashing import RootTrash
+
         return RootTrash(self)
 
     def export(
@@ -406,6 +425,9 @@ class CheckpointRoot:
         Raises: CheckpointNotFoundError, ObjectNotFoundError (no such part), AlreadyExistsError,
             IntegrityError, StorageError.
         """
+        from weightslab.engine.export import export_part
+        from weightslab.engine.repository.claim import reading
+
         found = self.get_checkpoint(exp_hash, step, revision=revision)
         with reading(self.store, found.name) as manifest:
             return export_part(self.store, manifest, path, part=part)

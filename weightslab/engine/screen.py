@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-__all__ = ["MAX_COLUMNS", "MAX_LINES", "screen"]
+__all__ = ["MAX_COLUMNS", "MAX_LINES", "clean", "portions", "screen"]
 
 MAX_LINES: Final = 40  # what a terminal shows without scrolling
 MAX_COLUMNS: Final = 100
@@ -35,14 +35,14 @@ def screen(head: str, changes: Sequence[_Told], beside: Sequence[object] = ()) -
     room = MAX_LINES - 1 - len(notes)
     shown = list(changes) if len(changes) <= room else list(changes[: room - 1])
     left = changes[len(shown) :]
-    shares = _shares([len(c.detail) for c in shown], room - len(shown) - bool(left))
+    shares = portions([len(c.detail) for c in shown], room - len(shown) - bool(left))
     lines = [head]
     for change, share in zip(shown, shares, strict=True):
         lines.append(f"  {change.text}")
         lines += [f"    {line}" for line in _shortened(change.detail, share)]
     if left:
         lines.append(f"  and {_counted(left)}")
-    return "\n".join(_clean(line) for line in [*lines, *notes])
+    return "\n".join(clean(line) for line in [*lines, *notes])
 
 
 def _notes(beside: Sequence[object]) -> list[str]:
@@ -54,7 +54,7 @@ def _notes(beside: Sequence[object]) -> list[str]:
     return [*notes, f"    and {more:,} more"] if more else notes
 
 
-def _shares(wanted: Sequence[int], room: int) -> list[int]:
+def portions(wanted: Sequence[int], room: int) -> list[int]:
     """Divide `room` lines: the short ones get all they want, the others the same."""
     shares = [0] * len(wanted)
     waiting = [at for at in range(len(wanted)) if wanted[at]]
@@ -84,7 +84,7 @@ def _counted(changes: Iterable[_Told]) -> str:
     return f"{total:,} more change{'' if total == 1 else 's'} ({parts})"
 
 
-def _clean(line: str) -> str:
+def clean(line: str) -> str:
     """Return one line that does what it shows: no tabs, no line ends, nothing a terminal obeys."""
     line = line.expandtabs(4)
     if not line.isprintable():

@@ -120,7 +120,7 @@ def _delete_folder(store: LocalStore, exp_hash: str) -> None:
     remove_leftovers(store, exp_hash)
     store.delete(layout.experiment_key(exp_hash))
     store.sync(folder)
-    for part in ("model/", "hp/", "data/", "notes/", ""):
+    for part in ("model/", "hp/", "data/", "notes/", "provenance/", ""):
         for name in store.list(folder + part):
             if not name.endswith("/") and layout.parse_checkpoint_file(name) is None:
                 store.delete(folder + part + name)

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from weightslab.engine.care.keeper import refuse_read_only
 from weightslab.engine.errors import ObjectNotFoundError
 from weightslab.engine.repository.notes import ExperimentNotes, Note, add_note, read_notes
-from weightslab.engine.saving.writer import record_event
 
 if TYPE_CHECKING:
     from weightslab.engine.care.keeper import Keeper
@@ -146,6 +145,8 @@ def _write(
 
 
 def _tell(root: Keeper, note: Note) -> None:
+    from weightslab.engine.saving.writer import record_event  # 40 ms that a reader does not pay
+
     record_event(
         root,
         "note_removed" if note.is_removal else "note_added",

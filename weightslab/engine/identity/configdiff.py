@@ -13,10 +13,18 @@ from weightslab.engine.identity.treetext import value_text
 from weightslab.engine.values import Change
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
-__all__ = ["MISSING", "diff_configs", "diff_excluded", "difference_text", "differences"]
+__all__ = [
+    "MISSING",
+    "diff_configs",
+    "diff_excluded",
+    "difference_text",
+    "differences",
+    "differences_of_many",
+]
 
+_PLAIN: Final = frozenset({bool, int, str, type(None)})  # equal if the digest takes them for equal
 _MAX_ALIGNED: Final = 200  # items; longer lists are compared place by place
 
 
@@ -98,6 +106,37 @@ def differences(old: Any, new: Any, path: str = "") -> list[_Row]:
     return rows
 
 
+def differences_of_many(values: Sequence[Any]) -> list[tuple[str, list[Any]]]:
+    """Return (path, values) of the outermost places where not all of several configs agree.
+
+    Two are aligned as `differences` does; lists of more are compared by place where they are as long.
+    """
+    if len(values) == 2:  # noqa: PLR2004
+        return [(path, pair) for path, *pair in differences(*values)]
+    rows: list[tuple[str, list[Any]]] = []
+    stack: list[tuple[str, list[Any]]] = [("", list(values))]
+    while stack:
+        path, found = stack.pop()
+        if all(map(_is_record, found)):
+            stack.extend(_keys_of_many(path, found))
+        elif all(map(_is_nested, found)) and len({len(side) for side in found}) == 1:
+            stack.extend(
+                (f"{path}[{at}]", list(row)) for at, row in enumerate(zip(*found, strict=True))
+            )
+        elif not all(_equal(found[0], other) for other in found[1:]):
+            rows.append((path, found))
+    return rows
+
+
+def _keys_of_many(path: str, records: list[dict[Any, Any]]) -> Iterator[tuple[str, list[Any]]]:
+    sides = [{_encoded(key): (key, value) for key, value in one.items()} for one in records]
+    for code in dict.fromkeys(code for side in sides for code in side):
+        found = [side.get(code) for side in sides]
+        key = next(pair[0] for pair in found if pair is not None)
+        where = path if key == "$state" else _joined(path, key)
+        yield where, [MISSING if pair is None else pair[1] for pair in found]
+
+
 def _is_record(value: Any) -> bool:
     """Say whether a value is a dict with keys of the user's, or an object with attributes."""
     if not isinstance(value, dict):
@@ -112,7 +151,19 @@ def _is_nested(value: Any) -> bool:
 def _equal(old: Any, new: Any) -> bool:
     if old is MISSING or new is MISSING:
         return old is new
+    if type(old) is type(new) and type(old) in _PLAIN:
+        return bool(old == new)
+    if _is_plainly_equal(old, new):
+        return True
+    if type(old) is type(new) is float and abs(old - new) > 0:  # no NaN, and no zeros of two signs
+        return False
     return bool(_encoded(old) == _encoded(new))
+
+
+def _is_plainly_equal(old: Any, new: Any) -> bool:
+    if type(old) is not type(new):
+        return False
+    return (type(old) in _PLAIN or (type(old) is float and old != 0)) and bool(old == new)
 
 
 def _encoded(value: Any) -> bytes:
@@ -121,15 +172,24 @@ def _encoded(value: Any) -> bytes:
 
 def _keys(path: str, old: dict[Any, Any], new: dict[Any, Any]) -> Iterator[_Row]:
     """Pair the values of two dicts by key; keys are equal if the digest takes them for equal."""
-    sides = [{_encoded(key): (key, value) for key, value in one.items()} for one in (old, new)]
+    code_of: Callable[[Any], Any] = _encoded
+    if all(type(key) is str for key in (*old, *new)):
+        code_of = _itself  # texts are equal if their codes are; most configs have no other keys
+    sides = [{code_of(key): (key, value) for key, value in one.items()} for one in (old, new)]
     for code in {**sides[0], **sides[1]}:
         before, after = (side.get(code) for side in sides)
+        if before and after and _is_plainly_equal(before[1], after[1]):
+            continue  # most values; their paths are not even put together
         key = (before or after or ("",))[0]
         yield (
             path if key == "$state" else _joined(path, key),
             MISSING if before is None else before[1],
             MISSING if after is None else after[1],
         )
+
+
+def _itself(key: Any) -> Any:
+    return key
 
 
 def _joined(path: str, key: Any) -> str:

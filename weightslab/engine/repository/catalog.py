@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 from weightslab.engine.errors import (
     CheckpointError,
@@ -23,18 +23,22 @@ from weightslab.engine.errors import (
 from weightslab.engine.repository import layout
 from weightslab.engine.repository.experiment import ExperimentRecord
 from weightslab.engine.repository.manifest import Manifest
+from weightslab.engine.repository.origins import Origins
 from weightslab.engine.values import ParentLink
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
     from datetime import datetime
 
+    from weightslab.engine.repository.consulting import Desk, Needs
     from weightslab.engine.repository.layout import CheckpointName
+    from weightslab.engine.repository.origins import Sampled
     from weightslab.engine.storage.store import KeyStat, Store
     from weightslab.engine.values import FileRecord, TensorRecord
 
 __all__ = ["Catalog", "CheckpointEntry", "ExperimentEntry", "ScanCatalog", "TensorPlace"]
 
+T = TypeVar("T")
 _MIN_PLACE_BYTES: Final = 1024  # smaller tensors are written again: they cost less than their row
 
 
@@ -107,8 +111,8 @@ class ExperimentEntry:
 class Catalog(Protocol):
     """Answers what is there; scanned or indexed."""
 
-    def exp_hashes(self) -> list[str]:
-        """Return the hashes of all experiments, ascending."""
+    def exp_hashes(self, prefix: str = "") -> list[str]:
+        """Return the hashes of all experiments that begin with `prefix`, ascending."""
         ...
 
     def experiment(self, exp_hash: str) -> ExperimentEntry | None:
@@ -147,6 +151,34 @@ class Catalog(Protocol):
         """
         ...
 
+    def origins(self) -> Origins:
+        """Return where the experiments came from."""
+        ...
+
+    def samplers(self, exp_hash: str) -> dict[CheckpointName, Sampled]:
+        """Return what is remembered of samplers; a checkpoint that is not there has to be read."""
+        ...
+
+    def recall_samples(self) -> dict[str, str]:
+        """Return what `keep_samples` was given for samples files that have not changed since."""
+        ...
+
+    def keep_samples(self, made: Mapping[str, str], stamps: Mapping[str, str | None]) -> None:
+        """Remember what was made of samples files, where `stamps` are those taken before."""
+        ...
+
+    def stamp_samples(self, exp_hash: str) -> str | None:
+        """Return what tells that the samples file of an experiment is the same; None while unsure."""
+
+    def consult(self, needs: Needs, question: Callable[[Desk], T]) -> T:
+        """Ask an index of the root a question of one's own, see `query`.
+
+        Args:
+            needs: what the question looks at.
+            question: called with a `Desk`, more than once if the root changes meanwhile.
+        """
+        ...
+
     def refresh(self) -> None:
         """Forget everything remembered."""
         ...
@@ -167,10 +199,11 @@ class ScanCatalog:
         self._experiments.clear()
         self._tensors.clear()
 
-    def exp_hashes(self) -> list[str]:
+    def exp_hashes(self, prefix: str = "") -> list[str]:
         """Return the hashes of all folders that hold an experiment, ascending."""
         names = [name[:-1] for name in self._store.list(layout.CHECKPOINTS) if name.endswith("/")]
-        return [name for name in names if layout.is_exp_hash(name) and self._is_experiment(name)]
+        found = [name for name in names if layout.is_exp_hash(name) and name.startswith(prefix)]
+        return [name for name in found if self._is_experiment(name)]
 
     def _is_experiment(self, exp_hash: str) -> bool:
         # a folder that lost its record and still has checkpoints is a damaged experiment
@@ -230,6 +263,31 @@ class ScanCatalog:
                     if digest in wanted:
                         found.setdefault(digest, []).append(place)
         return found
+
+    def origins(self) -> Origins:
+        """Return where the experiments came from. O(checkpoints of the root)."""
+        return Origins.of(e for h in self.exp_hashes() for e in self.checkpoints(h))
+
+    def samplers(self, exp_hash: str) -> dict[CheckpointName, Sampled]:  # noqa: ARG002
+        """Return nothing: nothing is remembered of samplers here."""
+        return {}
+
+    def recall_samples(self) -> dict[str, str]:
+        """Return nothing: nothing is remembered of samples files here."""
+        return {}
+
+    def keep_samples(self, made: Mapping[str, str], stamps: Mapping[str, str | None]) -> None:
+        """Remember nothing."""
+
+    def stamp_samples(self, exp_hash: str) -> str | None:  # noqa: ARG002
+        """Return None: nothing is remembered of samples files here."""
+        return None
+
+    def consult(self, needs: Needs, question: Callable[[Desk], T]) -> T:
+        """Ask an index that is made for the question. O(everything)."""
+        from weightslab.engine.repository.consulting import consult_scan
+
+        return consult_scan(self._store, self, needs, question)
 
     def _places(self, name: CheckpointName) -> dict[str, TensorPlace]:
         known = self._tensors.get(name)

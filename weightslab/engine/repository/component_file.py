@@ -9,12 +9,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from weightslab.engine.errors import DigestMismatchError, InvalidManifestError
-from weightslab.engine.identity.config import describe_config
 from weightslab.engine.jsonform import seal, seal_text, unseal, unseal_text
 from weightslab.engine.repository import layout
 from weightslab.engine.repository.config_file import config_from_bytes
 from weightslab.engine.repository.manifest import check_schema
-from weightslab.engine.repository.sample_base import read_sample_set
 
 if TYPE_CHECKING:
     from weightslab.engine.identity.samples import SampleSet
@@ -89,6 +87,8 @@ def read_config(
 
     Raises: ObjectNotFoundError if there is none, IntegrityError, FormatError.
     """
+    from weightslab.engine.identity.config import describe_config
+
     own = layout.config_key(record.exp_hash)
     key = own if file is None else layout.config_folder(record.exp_hash) + file
     name = key.rpartition("/")[2]
@@ -104,6 +104,8 @@ def read_samples(store: Store, record: ExperimentRecord) -> SampleSet:
 
     Raises: ObjectNotFoundError if there are none, IntegrityError, FormatError.
     """
+    from weightslab.engine.repository.sample_base import read_sample_set  # brings numpy
+
     name = layout.data_key(record.exp_hash).rpartition("/")[2]
     samples = read_sample_set(store, record.exp_hash)
     _check_digest(name, samples.digest, record.components.data)

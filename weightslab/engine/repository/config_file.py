@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from weightslab.engine.errors import InvalidManifestError, NotStorableError
 from weightslab.engine.jsonform import seal_text, unseal_text
+from weightslab.engine.repository import layout
 
-__all__ = ["config_from_bytes", "config_to_bytes", "same_config"]
+if TYPE_CHECKING:
+    from weightslab.engine.storage.store import Store
+
+__all__ = [
+    "config_from_bytes",
+    "config_revisions",
+    "config_to_bytes",
+    "newest_config",
+    "same_config",
+]
 
 
 def config_to_bytes(plain: dict[str, Any], *, name: str) -> bytes:
@@ -62,3 +72,19 @@ def config_from_bytes(data: bytes | memoryview, *, name: str) -> dict[str, Any]:
     if not isinstance(plain, dict):
         raise InvalidManifestError(f"{name} is not a mapping of config keys")
     return plain
+
+
+def newest_config(store: Store, exp_hash: str) -> str | None:
+    """Return the file name of the newest revision of the config, None without one."""
+    newest = max((r for n, r in config_revisions(store, exp_hash) if n == "config"), default=0)
+    key = layout.config_key(exp_hash, revision=newest)
+    return key.rpartition("/")[2] if newest else None
+
+
+def config_revisions(store: Store, exp_hash: str) -> list[tuple[str, int]]:
+    """Return (name, revision) of every config file of the experiment, ascending."""
+    parsed = (
+        layout.parse_config_name(exp_hash, file)
+        for file in store.list(layout.config_folder(exp_hash))
+    )
+    return sorted(p for p in parsed if p is not None)

@@ -7,6 +7,10 @@ checksum. The file is never waited for to reach the disk (write-ahead log, `sync
     records      experiments                      checkpoints  manifests, damaged ones too
     files, uses  tensor files by content, and the checkpoints that have them
     tensors      which of these files hold the bytes of a digest
+    origins      of checkpoints that cross into another experiment, or hold samplers
+    samples      what was made of the samples file of an experiment
+
+What filters ask about stands in further tables, see `fact_tables`.
 """
 
 from __future__ import annotations
@@ -19,6 +23,12 @@ import zlib
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
+from weightslab.engine.repository.fact_tables import (
+    FACT_SCHEMA,
+    forget_facts,
+    put_facts,
+    remove_facts,
+)
 from weightslab.engine.repository.index_file import remove_index
 from weightslab.engine.repository.index_rows import (
     IndexFailedError,
@@ -36,16 +46,16 @@ from weightslab.engine.repository.layout import CheckpointName
 from weightslab.engine.storage.holder import boot_id
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from weightslab.engine.repository.catalog import TensorPlace
+    from weightslab.engine.repository.catalog import CheckpointEntry, TensorPlace
     from weightslab.engine.values import FileRecord
 
 __all__ = ["Index", "open_index"]
 
 logger = logging.getLogger(__name__)
-_APPLICATION_ID: Final = 0x776C6361  # "wlca"
+_APPLICATION_ID: Final = 0x776C6362  # "wlcb"
 _BUSY_SECONDS: Final = 5.0
 _CACHE_KIB: Final = 32 << 10  # digests come in no order; with the usual 2 MiB a build takes twice
 _MAX_FILES: Final = 8  # contents that are told for one digest
@@ -67,9 +77,19 @@ CREATE TABLE files (id INTEGER PRIMARY KEY, content INTEGER NOT NULL UNIQUE, key
 CREATE TABLE uses (file INTEGER, checkpoint INTEGER, PRIMARY KEY (file, checkpoint)) WITHOUT ROWID;
 CREATE INDEX used ON uses (checkpoint, file);
 CREATE TABLE tensors (key INTEGER, file INTEGER, PRIMARY KEY (key, file)) WITHOUT ROWID;
-PRAGMA application_id = {_APPLICATION_ID};
+CREATE TABLE origins (
+    checkpoint INTEGER PRIMARY KEY, crosses INTEGER NOT NULL, samplers TEXT NOT NULL,
+    seal INTEGER NOT NULL
+);
+CREATE INDEX crossing ON origins (checkpoint) WHERE crosses;
+CREATE TABLE samples (
+    exp_hash TEXT PRIMARY KEY, stamp TEXT NOT NULL, body TEXT NOT NULL, seal INTEGER NOT NULL
+) WITHOUT ROWID;
+{FACT_SCHEMA}PRAGMA application_id = {_APPLICATION_ID};
 """
 _ROWS_OF: Final = f"SELECT {_COLUMNS} FROM checkpoints WHERE exp_hash = ?"  # noqa: S608 - constants
+_NUMBERED: Final = f"SELECT id, {_COLUMNS} FROM checkpoints WHERE id IN"  # noqa: S608 - constants
+_MAX_VALUES: Final = 500  # in one statement; SQLite takes 999 at least
 _NEWEST: Final = (
     f"SELECT {_COLUMNS} FROM checkpoints WHERE moment IS NOT NULL ORDER BY moment DESC,"  # noqa: S608
     " sequence DESC, exp_hash DESC, step DESC, revision DESC LIMIT 1"
@@ -120,23 +140,23 @@ class Index:
             raise
 
     def _prepare(self) -> None:
-        self._run("PRAGMA synchronous = OFF")  # making the file waits for nothing either
-        self._run("PRAGMA journal_mode = WAL")
-        self._run("PRAGMA cell_size_check = ON")
-        self._run(f"PRAGMA cache_size = -{_CACHE_KIB}")
-        if not self._run("PRAGMA application_id")[0][0]:
+        self.run("PRAGMA synchronous = OFF")  # making the file waits for nothing either
+        self.run("PRAGMA journal_mode = WAL")
+        self.run("PRAGMA cell_size_check = ON")
+        self.run(f"PRAGMA cache_size = -{_CACHE_KIB}")
+        if not self.run("PRAGMA application_id")[0][0]:
             with self.batch():
-                if not self._run("SELECT count(*) FROM sqlite_master")[0][0]:
+                if not self.run("SELECT count(*) FROM sqlite_master")[0][0]:
                     for statement in _SCHEMA.split(";"):
-                        self._run(statement)
-        if self._run("PRAGMA application_id") != [(_APPLICATION_ID,)]:
+                        self.run(statement)
+        if self.run("PRAGMA application_id") != [(_APPLICATION_ID,)]:
             raise IndexFailedError("it is a database of another program", is_damaged=True)
         boot = zlib.crc32(boot_id().encode()) >> 1
-        if self._run("PRAGMA user_version") != [(boot,)]:  # the machine may have lost its power
-            if self._run("PRAGMA quick_check(1)") != [("ok",)]:
+        if self.run("PRAGMA user_version") != [(boot,)]:  # the machine may have lost its power
+            if self.run("PRAGMA quick_check(1)") != [("ok",)]:
                 raise IndexFailedError("it is damaged", is_damaged=True)
-            self._run(f"PRAGMA user_version = {boot}")
-        self._run("PRAGMA synchronous = NORMAL")
+            self.run(f"PRAGMA user_version = {boot}")
+        self.run("PRAGMA synchronous = NORMAL")
         if self.path is not None:
             try:
                 os.utime(self.path)  # so that it counts as used
@@ -148,15 +168,24 @@ class Index:
         self.close.detach()
         _abandoned.append(self._connection)
 
-    def _run(self, statement: str, *values: Any) -> list[tuple[Any, ...]]:
+    def run(self, statement: str, *values: Any) -> list[tuple[Any, ...]]:
+        """Execute one statement and return its rows."""
         try:
             return self._connection.execute(statement, values).fetchall()
         except _SQLITE_ERRORS as error:
             raise _failure(error) from error
 
-    def _run_many(self, statement: str, rows: Iterable[tuple[Any, ...]]) -> None:
+    def run_many(self, statement: str, rows: Iterable[tuple[Any, ...]]) -> None:
+        """Execute one statement for each row."""
         try:
             self._connection.executemany(statement, rows)
+        except _SQLITE_ERRORS as error:
+            raise _failure(error) from error
+
+    def define(self, name: str, function: Callable[..., Any], num_values: int) -> None:
+        """Make a pure function known to SQL."""
+        try:
+            self._connection.create_function(name, num_values, function, deterministic=True)
         except _SQLITE_ERRORS as error:
             raise _failure(error) from error
 
@@ -164,75 +193,96 @@ class Index:
     def batch(self) -> Iterator[None]:
         """Make everything inside one transaction; may be nested."""
         if not self._depth:
-            self._run("BEGIN IMMEDIATE")
+            self.run("BEGIN IMMEDIATE")
         self._depth += 1
         try:
             yield
         except BaseException:  # Ctrl-C, too, leaves no transaction open that locks others out
             self._depth -= 1
             if not self._depth and self._connection.in_transaction:
-                self._run("ROLLBACK")
+                self.run("ROLLBACK")
             raise
         self._depth -= 1
         if not self._depth:
-            self._run("COMMIT")
+            self.run("COMMIT")
 
     # ------------------------------------------------------------ experiments
     def folders(self) -> dict[str, str]:
         """Return experiment -> stamp of its model folder when its rows were complete."""
-        return dict(self._run("SELECT exp_hash, stamp FROM folders"))
+        return dict(self.run("SELECT exp_hash, stamp FROM folders"))
 
     def folder(self, exp_hash: str) -> str | None:
         """Return the stamp of the model folder of one experiment."""
-        found = self._run("SELECT stamp FROM folders WHERE exp_hash = ?", exp_hash)
+        found = self.run("SELECT stamp FROM folders WHERE exp_hash = ?", exp_hash)
         return found[0][0] if found else None
 
     def put_folder(self, exp_hash: str, stamp: str) -> None:
         """Note that the rows of an experiment are complete for this state of its folder."""
-        self._run("INSERT OR REPLACE INTO folders VALUES (?, ?)", exp_hash, stamp)
+        self.run("INSERT OR REPLACE INTO folders VALUES (?, ?)", exp_hash, stamp)
 
     def records(self) -> dict[str, tuple[str, str]]:
         """Return experiment -> (stamp, body)."""
         found = {}
-        for exp_hash, stamp, body, seal in self._run("SELECT * FROM records"):
+        for exp_hash, stamp, body, seal in self.run("SELECT * FROM records"):
             check_seal(seal, exp_hash, stamp, body)
             found[exp_hash] = stamp, body
         return found
+
+    def record(self, exp_hash: str) -> tuple[str, str] | None:
+        """Return (stamp, body) of one experiment."""
+        for stamp, body, seal in self.run(
+            "SELECT stamp, body, seal FROM records WHERE exp_hash = ?", exp_hash
+        ):
+            check_seal(seal, exp_hash, stamp, body)
+            return stamp, body
+        return None
+
+    def numbered(self, numbers: Sequence[int]) -> dict[int, IndexRow]:
+        """Return the rows of checkpoints by their numbers in the index, in that order."""
+        found = {}
+        for start in range(0, len(numbers), _MAX_VALUES):
+            some = numbers[start : start + _MAX_VALUES]
+            marks = ",".join("?" * len(some))
+            for number, *values in self.run(f"{_NUMBERED} ({marks})", *some):
+                found[number] = row_of(tuple(values))
+        return {number: found[number] for number in numbers if number in found}
 
     def put_records(self, records: Mapping[str, tuple[str, str]]) -> None:
         """Write rows of experiments: (stamp, body)."""
         rows = [(h, stamp, body, seal_of(h, stamp, body)) for h, (stamp, body) in records.items()]
         with self.batch():
-            self._run_many("INSERT OR REPLACE INTO records VALUES (?, ?, ?, ?)", rows)
+            self.run_many("INSERT OR REPLACE INTO records VALUES (?, ?, ?, ?)", rows)
 
     def forget(self, exp_hash: str) -> None:
         """Remove everything about an experiment."""
         with self.batch():
             names = self.rows(exp_hash)
             self.remove(names)
-            self._run("DELETE FROM folders WHERE exp_hash = ?", exp_hash)
-            self._run("DELETE FROM records WHERE exp_hash = ?", exp_hash)
+            self.run("DELETE FROM folders WHERE exp_hash = ?", exp_hash)
+            self.run("DELETE FROM records WHERE exp_hash = ?", exp_hash)
+            self.run("DELETE FROM samples WHERE exp_hash = ?", exp_hash)
+            forget_facts(self, exp_hash)
 
     def damaged(self) -> set[str]:
         """Return the experiments with damaged manifests."""
-        found = self._run("SELECT DISTINCT exp_hash FROM checkpoints WHERE moment IS NULL")
+        found = self.run("SELECT DISTINCT exp_hash FROM checkpoints WHERE moment IS NULL")
         return {exp_hash for (exp_hash,) in found}
 
     # ------------------------------------------------------------ checkpoints
     def rows(self, exp_hash: str) -> dict[CheckpointName, IndexRow]:
         """Return the rows of an experiment."""
-        found = self._run(_ROWS_OF, exp_hash)
+        found = self.run(_ROWS_OF, exp_hash)
         rows = [row_of(values) for values in found]
         return {row.entry.name: row for row in rows}
 
     def newest(self) -> IndexRow | None:
         """Return the readable checkpoint with the highest creation time."""
-        found = self._run(_NEWEST)
+        found = self.run(_NEWEST)
         return row_of(found[0]) if found else None
 
     def restamp(self, row: IndexRow) -> bool:
         """Note that a manifest was read again and holds what the row says; False without a row."""
-        found = self._run(
+        found = self.run(
             "UPDATE checkpoints SET stamp = ?, seal = ? WHERE exp_hash = ? AND step = ?"
             " AND revision = ? RETURNING id",
             row.stamp,
@@ -250,6 +300,7 @@ class Index:
             number = self._insert(
                 "INSERT INTO checkpoints VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?)", values_of(row)
             )
+            put_facts(self, number, row.entry)
             held: dict[str, tuple[FileRecord, set[int]]] = {}
             for digest, place in places.items():
                 held.setdefault(place.file.name, (place.file, set()))[1].add(key_of(digest))
@@ -263,22 +314,22 @@ class Index:
             raise _failure(error) from error
 
     def _put_file(self, checkpoint: int, content: int, keys: set[int]) -> None:
-        found = self._run("SELECT id, keys FROM files WHERE content = ?", content)
+        found = self.run("SELECT id, keys FROM files WHERE content = ?", content)
         if found:
             file, old = found[0][0], set(unpack_keys(found[0][1]))
             keys = keys - old
             if keys:
-                self._run("UPDATE files SET keys = ? WHERE id = ?", pack_keys(keys | old), file)
+                self.run("UPDATE files SET keys = ? WHERE id = ?", pack_keys(keys | old), file)
         else:
             file = self._insert("INSERT INTO files VALUES (NULL, ?, ?)", (content, pack_keys(keys)))
-        self._run_many("INSERT OR IGNORE INTO tensors VALUES (?, ?)", ((k, file) for k in keys))
-        self._run("INSERT OR IGNORE INTO uses VALUES (?, ?)", file, checkpoint)
+        self.run_many("INSERT OR IGNORE INTO tensors VALUES (?, ?)", ((k, file) for k in keys))
+        self.run("INSERT OR IGNORE INTO uses VALUES (?, ?)", file, checkpoint)
 
     def remove(self, names: Iterable[CheckpointName]) -> None:
         """Remove the rows of manifests, and the files that no other checkpoint has."""
         with self.batch():
             for name in names:
-                found = self._run(
+                found = self.run(
                     "SELECT id FROM checkpoints WHERE exp_hash = ? AND step = ? AND revision = ?",
                     name.exp_hash,
                     name.step,
@@ -288,21 +339,73 @@ class Index:
                     self._remove(number)
 
     def _remove(self, number: int) -> None:
-        files = self._run("SELECT file FROM uses WHERE checkpoint = ?", number)
-        self._run("DELETE FROM uses WHERE checkpoint = ?", number)
-        self._run("DELETE FROM checkpoints WHERE id = ?", number)
+        files = self.run("SELECT file FROM uses WHERE checkpoint = ?", number)
+        self.run("DELETE FROM uses WHERE checkpoint = ?", number)
+        self.run("DELETE FROM checkpoints WHERE id = ?", number)
+        self.run("DELETE FROM origins WHERE checkpoint = ?", number)
+        remove_facts(self, number)
         for (file,) in files:
-            if self._run("SELECT 1 FROM uses WHERE file = ? LIMIT 1", file):
+            if self.run("SELECT 1 FROM uses WHERE file = ? LIMIT 1", file):
                 continue
-            for (keys,) in self._run("SELECT keys FROM files WHERE id = ?", file):
+            for (keys,) in self.run("SELECT keys FROM files WHERE id = ?", file):
                 rows = [(key, file) for key in unpack_keys(keys)]
-                self._run_many("DELETE FROM tensors WHERE key = ? AND file = ?", rows)
-            self._run("DELETE FROM files WHERE id = ?", file)
+                self.run_many("DELETE FROM tensors WHERE key = ? AND file = ?", rows)
+            self.run("DELETE FROM files WHERE id = ?", file)
+
+    # ------------------------------------------------------------ origins
+    def put_origin(self, name: CheckpointName, *, crosses: bool, samplers: str) -> None:
+        """Write what a checkpoint that has a row tells of its origin."""
+        self.run(
+            "INSERT OR REPLACE INTO origins SELECT id, ?, ?, ? FROM checkpoints"
+            " WHERE exp_hash = ? AND step = ? AND revision = ?",
+            *(crosses, samplers, seal_of(int(crosses), samplers)),
+            *(name.exp_hash, name.step, name.revision),
+        )
+
+    def crossings(self) -> list[CheckpointEntry]:
+        """Return the checkpoints that cross. O(these)."""
+        found = self.run(
+            f"SELECT {_COLUMNS} FROM checkpoints"  # noqa: S608 - both tables have a seal
+            " WHERE id IN (SELECT checkpoint FROM origins WHERE crosses)"
+        )
+        return [row_of(values).entry for values in found]
+
+    def counts(self) -> dict[str, int]:
+        """Return experiment -> number of checkpoints. O(checkpoints), 0.1 us each."""
+        return dict(self.run("SELECT exp_hash, count(*) FROM checkpoints GROUP BY exp_hash"))
+
+    def samplers(self, exp_hash: str) -> dict[CheckpointName, str]:
+        """Return checkpoint -> text of its samplers, for those of an experiment that have some."""
+        found = self.run(
+            "SELECT step, revision, crosses, samplers, origins.seal FROM checkpoints"
+            " JOIN origins ON id = checkpoint WHERE exp_hash = ? AND samplers != ''",
+            exp_hash,
+        )
+        texts = {}
+        for step, revision, crosses, samplers, seal in found:
+            check_seal(seal, crosses, samplers)
+            name = CheckpointName(exp_hash=exp_hash, step=step, revision=revision)
+            texts[name] = samplers
+        return texts
+
+    def samples(self) -> dict[str, tuple[str, str]]:
+        """Return experiment -> (stamp, body) of samples files."""
+        found = {}
+        for exp_hash, stamp, body, seal in self.run("SELECT * FROM samples"):
+            check_seal(seal, exp_hash, stamp, body)
+            found[exp_hash] = stamp, body
+        return found
+
+    def put_samples(self, made: Mapping[str, tuple[str, str]]) -> None:
+        """Write what was made of samples files: (stamp, body)."""
+        rows = [(h, stamp, body, seal_of(h, stamp, body)) for h, (stamp, body) in made.items()]
+        with self.batch():
+            self.run_many("INSERT OR REPLACE INTO samples VALUES (?, ?, ?, ?)", rows)
 
     # ------------------------------------------------------------ tensors
     def files_with(self, digest: str) -> list[int]:
         """Return the newest files that hold the bytes of a digest."""
-        found = self._run(
+        found = self.run(
             "SELECT file FROM tensors WHERE key = ? ORDER BY file DESC LIMIT ?",
             key_of(digest),
             _MAX_FILES,
@@ -311,12 +414,12 @@ class Index:
 
     def content(self, file: int) -> int | None:
         """Return the key of the content of a file."""
-        found = self._run("SELECT content FROM files WHERE id = ?", file)
+        found = self.run("SELECT content FROM files WHERE id = ?", file)
         return found[0][0] if found else None
 
     def users(self, file: int, *, at_most: int) -> list[CheckpointName]:
         """Return checkpoints that have a file, the first ones first."""
-        found = self._run(
+        found = self.run(
             "SELECT exp_hash, step, revision FROM uses JOIN checkpoints ON id = checkpoint"
             " WHERE file = ? ORDER BY checkpoint LIMIT ?",
             file,

@@ -19,7 +19,7 @@ __all__ = ["INDEX_VARIABLE", "find_index_path", "remove_index"]
 
 logger = logging.getLogger(__name__)
 INDEX_VARIABLE: Final = "WEIGHTSLAB_CATALOG"
-INDEX_VERSION: Final = 1  # in the name, so that two versions of the package never share a file
+INDEX_VERSION: Final = 2  # in the name, so that two versions of the package never share a file
 _UNUSED_SECONDS: Final = (
     90 * 24 * 3600
 )  # roots come and go; what nobody opened for so long is swept

@@ -19,7 +19,7 @@ import threading
 from collections import deque
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from weightslab.engine.errors import CheckpointError
+from weightslab.engine.errors import CheckpointError, LockedError
 from weightslab.engine.repository import layout
 from weightslab.engine.repository.catalog import (
     examine,
@@ -30,6 +30,8 @@ from weightslab.engine.repository.catalog import (
     recency,
     sequence_after,
 )
+from weightslab.engine.repository.consulting import Desk, StaleAnswerError
+from weightslab.engine.repository.fact_keeper import FactKeeper
 from weightslab.engine.repository.finding import TensorFinder
 from weightslab.engine.repository.following import JournalFollower
 from weightslab.engine.repository.index_file import find_index_path, remove_index
@@ -38,6 +40,14 @@ from weightslab.engine.repository.index_rows import (
     IndexRow,
 )
 from weightslab.engine.repository.listing import ExperimentLister
+from weightslab.engine.repository.origins import (
+    Origins,
+    crosses,
+    in_sequence,
+    sampled_from_text,
+    sampled_to_text,
+    samplers_of,
+)
 from weightslab.engine.repository.stamps import LocalStamps
 
 if TYPE_CHECKING:
@@ -50,8 +60,11 @@ if TYPE_CHECKING:
         ExperimentEntry,
         TensorPlace,
     )
+    from weightslab.engine.repository.consulting import Needs
     from weightslab.engine.repository.index import Index
     from weightslab.engine.repository.layout import CheckpointName
+    from weightslab.engine.repository.manifest import Manifest
+    from weightslab.engine.repository.origins import Sampled
     from weightslab.engine.storage.store import Store
 
 __all__ = ["IndexedCatalog"]
@@ -62,6 +75,7 @@ _FEW: Final = 4  # experiments that are looked at in less time than it takes to 
 _MAX_READ: Final = 64  # files to read before an index pays: 64 take as long as opening one
 _BATCH: Final = 64  # experiments in one transaction: others who write wait 0.2 s at most
 _MAX_RECENT: Final = 8
+_MAX_ROUNDS: Final = 4  # of one question whose answer is stale: others may write all the time
 
 
 class IndexedCatalog:
@@ -87,6 +101,9 @@ class IndexedCatalog:
         self._rows: dict[str, dict[CheckpointName, IndexRow]] = {}
         self._names: dict[str, set[str]] = {}  # file names for which `_rows` was brought up to date
         self._lister = ExperimentLister(self._store, self._stamps)
+        self._facts = FactKeeper(self._store, self._stamps, self._lister)
+        self._facts_stamp: str | None = None  # of `checkpoints/` when every record was looked at
+        self._barred: dict[str, str] = {}  # experiments whose checkpoints cannot be listed, and why
         self._loaded: set[str] = set()  # experiments whose indexed rows are in memory
         self._num_read = 0
         self._finder = TensorFinder(self._store, self._stamps)
@@ -104,9 +121,12 @@ class IndexedCatalog:
             self._is_thorough = True
 
     # ------------------------------------------------------------ questions
-    def exp_hashes(self) -> list[str]:
-        """Return the hashes of all experiments, ascending. O(experiments)."""
-        return self._answer(self._lister.hashes)
+    def exp_hashes(self, prefix: str = "") -> list[str]:
+        """Return the hashes of all experiments that begin with `prefix`, ascending.
+
+        The names of all folders are listed; O(those that begin so) further looks.
+        """
+        return self._answer(lambda: self._lister.hashes(prefix))
 
     def experiment(self, exp_hash: str) -> ExperimentEntry | None:
         """Return the experiment, None if there is none."""
@@ -168,6 +188,139 @@ class IndexedCatalog:
             return self._finder.locate(self._look_around(self._glance), wanted)
 
         return self._answer(look)
+
+    def origins(self) -> Origins:
+        """Return where the experiments came from. O(experiments + crossings) once looked at."""
+
+        def look() -> Origins:
+            index = self._look_around()
+            return Origins(num_checkpoints=index.counts(), crossings=in_sequence(index.crossings()))
+
+        return self._answer(look)
+
+    def samplers(self, exp_hash: str) -> dict[CheckpointName, Sampled]:
+        """Return what is remembered of samplers; a checkpoint that is not there has to be read."""
+
+        def look() -> dict[CheckpointName, Sampled]:
+            if self._index is None or exp_hash not in self._loaded:
+                return {}
+            texts = self._index.samplers(exp_hash)
+            told = {name: sampled_from_text(text) for name, text in texts.items()}
+            rows = self._rows.get(exp_hash, {}).items()
+            return {n: told.get(n, (r.entry.digest, ())) for n, r in rows if r.is_indexed}
+
+        return self._answer(look)
+
+    def recall_samples(self) -> dict[str, str]:
+        """Return what `keep_samples` was given for samples files that have not changed since."""
+
+        def look() -> dict[str, str]:
+            if self._index is None:
+                return {}
+            made = self._index.samples()
+            return {h: body for h, (stamp, body) in made.items() if stamp == self._of_samples(h)}
+
+        return self._answer(look)
+
+    def keep_samples(self, made: Mapping[str, str], stamps: Mapping[str, str | None]) -> None:
+        """Remember what was made of samples files, where `stamps` are those taken before."""
+
+        def keep() -> None:
+            rows = {h: (stamp, body) for h, body in made.items() if (stamp := stamps.get(h))}
+            if rows:
+                self._open().put_samples(rows)
+
+        self._answer(keep)
+
+    def stamp_samples(self, exp_hash: str) -> str | None:
+        """Return what tells that the samples file of an experiment is the same; None while unsure."""
+        return self._of_samples(exp_hash)
+
+    def _of_samples(self, exp_hash: str) -> str | None:
+        own = self._stamps.file(layout.data_key(exp_hash))
+        base = self._stamps.file(layout.samples_base_key(exp_hash))
+        return f"{own} {base}" if own and base != "" else None
+    def consult(self, needs: Needs, question: Callable[[Desk], T]) -> T:
+        """Ask the index a question of one's own, once it is brought up to what the question needs.
+
+        Records, and the checkpoints of the root, are looked at as for `latest()`; the folders of
+        configs and notes every time. What is answered is proven by stamps, else asked again.
+        """
+        return self._answer(lambda: self._consult(needs, question))
+
+    def _consult(self, needs: Needs, question: Callable[[Desk], T]) -> T:
+        stale: set[str] | None = None
+        for _ in range(_MAX_ROUNDS):
+            index = self._bring_up(needs, stale)
+            desk = Desk(index, needs, self._is_proven, self._facts, self._lister, self._barred)
+            try:
+                return question(desk)
+            except StaleAnswerError as error:
+                stale = error.exp_hashes
+        raise LockedError(
+            f"{self._root} changes all the time; the question could not be answered",
+            hint="ask again",
+        )
+
+    def _bring_up(self, needs: Needs, stale: set[str] | None) -> Index:
+        index = self._open()
+        if stale is not None:
+            for exp_hash in stale:
+                self._loaded.discard(exp_hash)  # another process may have written the row
+                self._look_safely(exp_hash)
+            self._facts.records(index, stale)
+        elif needs.exp_hashes is not None:
+            self._seen.clear()
+            if needs.checkpoints:
+                self._look_at_some(index, needs.exp_hashes)
+            self._facts.records(index, needs.exp_hashes)
+        else:
+            if needs.checkpoints:
+                self._look_around()
+            stamp = self._stamps.names(layout.CHECKPOINTS)
+            is_known = stamp and stamp == self._facts_stamp and not self._is_thorough
+            self._facts.records(index, () if is_known else None)
+            self._facts_stamp = stamp
+        hashes = needs.exp_hashes
+        hashes = tuple(self._facts.hashes(index)) if hashes is None else hashes
+        if needs.configs:
+            self._facts.configs(index, hashes)
+        if needs.notes:
+            self._facts.notes(index, hashes)
+        return index
+
+    def _look_at_some(self, index: Index, exp_hashes: Sequence[str]) -> None:
+        if len(exp_hashes) == 1:
+            self._look_safely(exp_hashes[0])
+            return
+        damaged = index.damaged()
+        for exp_hash in exp_hashes:
+            is_sure = exp_hash not in damaged
+            self._check(index, exp_hash, self._look_safely, is_sure=is_sure)
+
+    def _is_proven(self, row: IndexRow) -> bool:
+        """Tell whether a manifest is still what the row says."""
+        name = row.entry.name
+        stamp = self._stamps.file(name.manifest_key)
+        if stamp and stamp == row.stamp:
+            return True
+        seen = self._rows.get(name.exp_hash, {}).get(name) if name in self._seen else None
+        return seen is not None and seen.entry == row.entry
+
+    def _look_safely(self, exp_hash: str) -> None:
+        """Look at an experiment; one whose folder cannot be read hides no other."""
+        try:
+            self._look(exp_hash)
+            self._barred.pop(exp_hash, None)
+        except CheckpointError as error:
+            if exp_hash not in self._barred:
+                logger.warning("the checkpoints of %s cannot be listed: %s", exp_hash, error)
+            self._barred[exp_hash] = str(error)
+            index = self._open()
+            index.remove(index.rows(exp_hash))
+            index.put_folder(exp_hash, "")
+            self._rows.pop(exp_hash, None)
+            self._watched.add(exp_hash)
 
     def _answer(self, question: Callable[[], T]) -> T:
         """Answer from the index; where it fails, once more without the file."""
@@ -288,6 +441,8 @@ class IndexedCatalog:
         passing = _take_in(self._rows[exp_hash], stale, read)
         if self._index is not None:
             self._write(exp_hash, folder_stamp, [*gone, *passing], read)
+            for row in passing.values():  # for queries; without a stamp it is read at every look
+                self._index.put(row, {})
         return passing
 
     def _is_same(self, name: CheckpointName, stamp: str, row: IndexRow | None) -> bool:
@@ -338,6 +493,7 @@ class IndexedCatalog:
             return
         places = {} if found.manifest is None else places_of(found.manifest)
         index.put(row, places)
+        _write_origin(index, row.entry, found.manifest)
         row.is_indexed = True
         if row.stamp and row.entry.name.exp_hash in self._recent:
             self._finder.remember(row.entry.name, row.stamp, places)
@@ -361,7 +517,8 @@ class IndexedCatalog:
         damaged = index.damaged()
         for exp_hash in self._watched | {*self._recent} | damaged:
             is_sure = exp_hash not in damaged
-            self._check(index, exp_hash, (is_sure and look) or self._look, is_sure=is_sure)
+            look_at = (is_sure and look) or self._look_safely
+            self._check(index, exp_hash, look_at, is_sure=is_sure)
         return index
 
     def _check(
@@ -390,7 +547,7 @@ class IndexedCatalog:
             batch = stale[start : start + _BATCH]
             with index.batch():
                 for exp_hash in batch:
-                    self._look(exp_hash)
+                    self._look_safely(exp_hash)
             for exp_hash in batch:  # the index has them: memory must not grow with the root
                 self._rows.pop(exp_hash, None)
             self._loaded -= set(batch)
@@ -421,6 +578,15 @@ class IndexedCatalog:
             self._loaded.discard(name.exp_hash)  # another process may have written the row
             self._look(name.exp_hash)
             reloaded.add(name.exp_hash)
+
+
+def _write_origin(index: Index, entry: CheckpointEntry, manifest: Manifest | None) -> None:
+    if manifest is None:
+        return
+    text = sampled_to_text(manifest.digest, samplers_of(manifest))
+    is_crossing = crosses(entry.name.exp_hash, entry.parent)
+    if text or is_crossing:
+        index.put_origin(entry.name, crosses=is_crossing, samplers=text)
 
 
 def _manifest_stamps(

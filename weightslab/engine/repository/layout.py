@@ -14,6 +14,7 @@
     checkpoints/{exp_hash}/data/{exp_hash}_samples.h5, {exp_hash}_{backup}.h5 and {file}.json
     checkpoints/{exp_hash}/data/{exp_hash}_samples.base.h5          what a delta refers to
     checkpoints/{exp_hash}/notes/{time}_{kind}_{digest}.json        names, notes, tags, pins
+    checkpoints/{exp_hash}/provenance/{time}_{digest}.json          sessions that opened it
     checkpoints/.quarantine/{exp_hash}_step_000100[.r2]/            damaged, set aside, with why.json
     checkpoints/.trash/{exp_hash}_step_000100[.r2]/                 deleted, to be had back, with why.json
 
@@ -86,6 +87,11 @@ def data_folder(exp_hash: str) -> str:
 def notes_folder(exp_hash: str) -> str:
     """Return the prefix of names, notes, tags and pins."""
     return f"{experiment_folder(exp_hash)}notes/"
+
+
+def provenance_folder(exp_hash: str) -> str:
+    """Return the prefix of the sessions that opened the experiment."""
+    return f"{experiment_folder(exp_hash)}provenance/"
 
 
 def architecture_key(exp_hash: str, suffix: str = "json") -> str:

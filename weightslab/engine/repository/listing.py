@@ -9,9 +9,11 @@ from weightslab.engine.repository.catalog import by_age, examine_experiment, man
 from weightslab.engine.repository.index_rows import record_from_text, record_to_text
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from weightslab.engine.repository.catalog import ExperimentEntry
     from weightslab.engine.repository.index import Index
-    from weightslab.engine.repository.stamps import LocalStamps
+    from weightslab.engine.repository.stamps import Stamps
     from weightslab.engine.storage.store import Store
 
 __all__ = ["ExperimentLister"]
@@ -20,7 +22,7 @@ __all__ = ["ExperimentLister"]
 class ExperimentLister:
     """Reads records that changed since they were read last. Not thread-safe."""
 
-    def __init__(self, store: Store, stamps: LocalStamps) -> None:
+    def __init__(self, store: Store, stamps: Stamps) -> None:
         self._store = store
         self._stamps = stamps
         self._known: dict[str, tuple[str, ExperimentEntry]] = {}
@@ -31,9 +33,10 @@ class ExperimentLister:
         names = [name[:-1] for name in self._store.list(layout.CHECKPOINTS) if name.endswith("/")]
         return [name for name in names if layout.is_exp_hash(name)]
 
-    def hashes(self) -> list[str]:
-        """Return the hashes of all experiments, ascending."""
-        return [exp_hash for exp_hash in self.folders() if self._is_experiment(exp_hash)]
+    def hashes(self, prefix: str = "") -> list[str]:
+        """Return the hashes of all experiments that begin with `prefix`, ascending."""
+        found = (exp_hash for exp_hash in self.folders() if exp_hash.startswith(prefix))
+        return [exp_hash for exp_hash in found if self._is_experiment(exp_hash)]
 
     def _is_experiment(self, exp_hash: str) -> bool:
         # a folder that lost its record and still has checkpoints is a damaged experiment
@@ -51,10 +54,22 @@ class ExperimentLister:
         known = self._known.get(exp_hash)
         if stamp and known is not None and known[0] == stamp:
             return known[1]
+        self._known.pop(exp_hash, None)
         entry, is_settled = examine_experiment(self._store, exp_hash)
         if stamp and entry is not None and is_settled:
             self._known[exp_hash] = stamp, entry
         return entry
+
+    def stamp_of(self, exp_hash: str) -> str:
+        """Return the stamp of the record that `one` read last; empty if it may change unseen."""
+        known = self._known.get(exp_hash)
+        return "" if known is None else known[0]
+
+    def preload(self, index: Index, exp_hashes: Iterable[str]) -> None:
+        """Take records from the index, so that `one` need not read their files."""
+        for exp_hash in exp_hashes:
+            if exp_hash not in self._known and (found := index.record(exp_hash)) is not None:
+                self._known[exp_hash] = found[0], record_from_text(exp_hash, found[1])
 
     def all(self, index: Index | None) -> list[ExperimentEntry]:
         """Return all experiments, oldest first, damaged ones last; keeps what it read in `index`."""

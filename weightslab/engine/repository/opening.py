@@ -31,17 +31,13 @@ from weightslab.engine.repository.component_file import (
 )
 from weightslab.engine.repository.config_file import (
     config_from_bytes,
+    config_revisions,
     config_to_bytes,
+    newest_config,
     same_config,
 )
 from weightslab.engine.repository.data_file import add_sidecar, finish_backups, sidecar_key
 from weightslab.engine.repository.experiment import ExperimentRecord
-from weightslab.engine.repository.sample_base import (
-    drop_unneeded_base,
-    remember_written,
-    render_samples,
-)
-from weightslab.engine.repository.sample_file import samples_to_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,7 +45,7 @@ if TYPE_CHECKING:
     from weightslab.engine.identity.samples import SampleSet
     from weightslab.engine.storage.store import Store
 
-__all__ = ["ExperimentContent", "open_experiment", "write_config_revision"]
+__all__ = ["ExperimentContent", "newest_config", "open_experiment", "write_config_revision"]
 
 logger = logging.getLogger(__name__)
 
@@ -141,6 +137,9 @@ def _refuse_clash(document: dict[str, Any], record: ExperimentRecord) -> None:
 
 
 def _files(store: Store, record: ExperimentRecord, content: ExperimentContent) -> list[_File]:
+    from weightslab.engine.repository.sample_base import remember_written, render_samples
+    from weightslab.engine.repository.sample_file import samples_to_bytes
+
     exp_hash, files = record.exp_hash, []
     if (
         content.config is not None
@@ -226,6 +225,8 @@ def tidy(store: Store, exp_hash: str) -> list[str]:
 
     Stores without temporary files have nothing to sweep. Returns the names of what was removed.
     """
+    from weightslab.engine.repository.sample_base import drop_unneeded_base  # brings numpy
+
     removed = []
     sweep = getattr(store, "sweep", None)
     if sweep is not None:
@@ -233,6 +234,7 @@ def tidy(store: Store, exp_hash: str) -> list[str]:
             removed += sweep(folder(exp_hash))
         for folder in (layout.config_folder, layout.data_folder, layout.notes_folder):
             removed += sweep(folder(exp_hash))
+        removed += sweep(layout.provenance_folder(exp_hash))
         for aside in (layout.QUARANTINE, layout.TRASH):
             for name in store.list(aside):
                 if name.startswith(exp_hash):
@@ -263,19 +265,3 @@ def write_config_revision(store: Store, exp_hash: str, plain: dict[str, Any], *,
             break
     store.sync(layout.config_folder(exp_hash))
     return key
-
-
-def newest_config(store: Store, exp_hash: str) -> str | None:
-    """Return the file name of the newest revision of the config, None without one."""
-    newest = max((r for n, r in config_revisions(store, exp_hash) if n == "config"), default=0)
-    key = layout.config_key(exp_hash, revision=newest)
-    return key.rpartition("/")[2] if newest else None
-
-
-def config_revisions(store: Store, exp_hash: str) -> list[tuple[str, int]]:
-    """Return (name, revision) of every config file of the experiment, ascending."""
-    parsed = (
-        layout.parse_config_name(exp_hash, file)
-        for file in store.list(layout.config_folder(exp_hash))
-    )
-    return sorted(p for p in parsed if p is not None)

@@ -9,14 +9,19 @@ import os
 import stat
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from weightslab.engine.repository import layout
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
-__all__ = ["LocalStamps"]
+    from weightslab.engine.storage.store import Store
+
+__all__ = ["NO_FOLDER", "LocalStamps", "NoStamps", "Stamps"]
+
+NO_FOLDER: Final = "none"  # stamp of a folder that is not there
 
 # A file that changes twice within one tick of the file system's clock looks the same after both, so
 # what is younger than that when it is read is read again. Linux ticks every 10 ms or faster (HZ >=
@@ -29,6 +34,57 @@ _COARSE_NS: Final = 1_000_000
 _COPY_GRACE_NS: Final = 60_000_000_000
 
 
+class Stamps(Protocol):
+    """Tells whether files and folders are those that were read before."""
+
+    def file(self, key: str) -> str | None:
+        """Return the stamp of a file; None if it is not there."""
+        ...
+
+    def files(self, folder: str, ending: str) -> dict[str, str]:
+        """Return name -> stamp of the files in a folder whose names end like this."""
+        ...
+
+    def names(self, key: str) -> str | None:
+        """Return the stamp of the names in a folder; None if it is not there."""
+        ...
+
+    def changed(self, keys: Mapping[str, str], known: Mapping[str, str]) -> dict[str, str]:
+        """Return the stamps of the folders that do not have their known stamp for sure."""
+        ...
+
+
+class NoStamps:
+    """Stamps for a store that has none: whatever is there may have changed.
+
+    Args:
+        store: tells what is there.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def file(self, key: str) -> str | None:
+        """Return an empty stamp; None if the file is not there."""
+        return None if self._store.stat(key) is None else ""
+
+    def files(self, folder: str, ending: str) -> dict[str, str]:
+        """Return name -> an empty stamp."""
+        return {name: "" for name in self._store.list(folder) if name.endswith(ending)}
+
+    def names(self, key: str) -> str | None:  # noqa: ARG002 - the signature is that of `Stamps`
+        """Return an empty stamp: whoever reads the folder sees whether it is there."""
+        return ""
+
+    def changed(
+        self,
+        keys: Mapping[str, str],
+        known: Mapping[str, str],  # noqa: ARG002 - as above
+    ) -> dict[str, str]:
+        """Return an empty stamp for each folder."""
+        return dict.fromkeys(keys, "")
+
+
 class LocalStamps:
     """Stamps of the files and folders of a root on a local file system.
 
@@ -38,6 +94,7 @@ class LocalStamps:
 
     def __init__(self, root: Path) -> None:
         self._root = f"{root}{os.sep}"
+        self._folders: dict[str, tuple[int, int, int, int, str]] = {}
 
     def file(self, key: str) -> str | None:
         """Return the stamp of a file; None if it is not there or is a folder.
@@ -73,6 +130,49 @@ class LocalStamps:
     def names(self, key: str) -> str | None:
         """Return the stamp of the names in a folder; None if it is not there."""
         return self._of(key, folder=True)
+
+    def changed(self, keys: Mapping[str, str], known: Mapping[str, str]) -> dict[str, str]:
+        """Return the stamps of the names in those folders that are not as they were, or are young.
+
+        Made for tens of thousands of folders at each question: 3.5 us a folder, of which the system
+        takes 2.5.
+
+        Args:
+            keys: what a folder is called by -> its key.
+            known: the same -> its stamp when it was read; `NO_FOLDER` where there was none.
+        """
+        found, lstat, root, folders = {}, os.lstat, self._root, self._folders
+        for name, key in keys.items():
+            try:
+                now = lstat(root + key)
+            except FileNotFoundError:
+                stamp = NO_FOLDER
+            except OSError:
+                stamp = ""  # whoever reads it through the store gets the reason
+            else:
+                seen = folders.get(key)
+                if (
+                    seen is not None
+                    and seen[0] == now.st_mtime_ns
+                    and seen[1] == now.st_ctime_ns
+                    and seen[2] == now.st_ino
+                    and seen[3] == now.st_dev
+                ):
+                    stamp = seen[4]
+                else:
+                    stamp = self._remember(key, now)
+            if not stamp or known.get(name) != stamp:
+                found[name] = stamp
+        return found
+
+    def _remember(self, key: str, found: os.stat_result) -> str:
+        if not stat.S_ISDIR(found.st_mode):
+            return ""  # whoever reads it through the store gets the reason
+        stamp = _text(found)
+        if stamp:  # else it may change once more without a trace
+            times = found.st_mtime_ns, found.st_ctime_ns
+            self._folders[key] = (*times, found.st_ino, found.st_dev, stamp)
+        return stamp
 
     def checkpoints(self, exp_hash: str) -> str | None:
         """Return the stamp of the names in a model folder, or of the place where it is missing.

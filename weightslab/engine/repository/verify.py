@@ -20,7 +20,7 @@ from weightslab.engine.repository.data_file import pending_key, read_data_file, 
 from weightslab.engine.repository.experiment import ExperimentRecord
 from weightslab.engine.repository.findings import Finding, Meter, Tally, VerifyReport
 from weightslab.engine.repository.notes import note_keys, read_note
-from weightslab.engine.repository.sample_base import read_sample_set
+from weightslab.engine.repository.provenance import provenance_keys, read_provenance
 from weightslab.engine.tensors.check import verify_file
 
 if TYPE_CHECKING:
@@ -113,11 +113,10 @@ def verify_experiment(store: Store, exp_hash: str, tally: Tally | None = None) -
     except CheckpointError as error:
         findings.append(replace(Finding.of(key, error), exp_hash=exp_hash))
     meter.finish()
-    notes, problem = _notes(store, exp_hash)
-    if problem is not None:
-        folder = layout.notes_folder(exp_hash)
+    beside, problems = _beside(store, exp_hash)
+    for folder, problem in problems.items():
         findings.append(replace(Finding.of(folder, problem), exp_hash=exp_hash))
-    for name in sorted(promised | notes | _present(store, exp_hash)):
+    for name in sorted(promised | beside | _present(store, exp_hash)):
         meter = Meter(counted, sum(_size_of(store, part) for part in _parts_of(exp_hash, name)))
         try:
             _check_file(store, record, exp_hash, name)
@@ -149,7 +148,7 @@ def verify_all(
     keys = [key for name in chosen for key in _keys_of(store, name)]
     for exp_hash in whole:
         keys.append(layout.experiment_key(exp_hash))
-        present = _present(store, exp_hash) | _notes(store, exp_hash)[0]
+        present = _present(store, exp_hash) | _beside(store, exp_hash)[0]
         keys += [k for n in present for k in _parts_of(exp_hash, n)]
     tally = Tally(sum(_size_of(store, key) for key in keys), progress)
     findings: list[Finding] = []
@@ -226,12 +225,19 @@ def _present(store: Store, exp_hash: str) -> set[str]:
     return found
 
 
-def _notes(store: Store, exp_hash: str) -> tuple[set[str], CheckpointError | None]:
-    """Return the keys of the notes, and why their folder cannot be read."""
-    try:
-        return set(note_keys(store, exp_hash)), None
-    except CheckpointError as error:
-        return set(), error
+def _beside(store: Store, exp_hash: str) -> tuple[set[str], dict[str, CheckpointError]]:
+    """Return the keys of notes and sessions, and folder -> why it cannot be read."""
+    found: set[str] = set()
+    problems = {}
+    for folder, keys in (
+        (layout.notes_folder, note_keys),
+        (layout.provenance_folder, provenance_keys),
+    ):
+        try:
+            found.update(keys(store, exp_hash))
+        except CheckpointError as error:  # noqa: PERF203 - one per folder
+            problems[folder(exp_hash)] = error
+    return found, problems
 
 
 def _is_unfinished(name: str, listed: set[str]) -> bool:
@@ -241,9 +247,13 @@ def _is_unfinished(name: str, listed: set[str]) -> bool:
 
 def _check_file(store: Store, record: ExperimentRecord | None, exp_hash: str, key: str) -> None:
     """Read a file; with a record to hold it against, the components against their digests."""
+    from weightslab.engine.repository.sample_base import read_sample_set
+
     name = key.rpartition("/")[2]
     if key.startswith(layout.notes_folder(exp_hash)):
         read_note(store, exp_hash, key)
+    elif key.startswith(layout.provenance_folder(exp_hash)):
+        read_provenance(store, exp_hash, key)
     elif name.endswith(".txt"):
         read_architecture_text(store, exp_hash)
     elif record is not None and key == layout.architecture_key(exp_hash):

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from weightslab.engine.repository.manifest import Manifest
 
-__all__ = ["Ancestry"]
+__all__ = ["Ancestry", "graft"]
 
 
 @dataclass(slots=True)
@@ -109,3 +109,24 @@ class Ancestry:
             via.pop(0)
         exact = not via if track.link.kind in ("fresh", "checkpoint") else None
         return replace(track.link, via=tuple(via), exact=exact)
+
+
+def graft(place: str, objects: Iterable[object], link: ParentLink, *, is_whole: bool) -> None:
+    """Note that objects got weights of a checkpoint of the root `place`, by no follower of it.
+
+    Whoever follows them in this process takes it over with the next save.
+
+    Args:
+        place: the root.
+        objects: unwrapped modules.
+        link: the checkpoint.
+        is_whole: nothing that they held before is left. Otherwise an object that held the weights of
+            another checkpoint descends from both; that is no single parent, and both are named.
+    """
+    for item in objects:
+        before_place, before = _LATEST.get(item, ("", None))
+        found = link
+        if not is_whole and before is not None and before != link and before_place == place:
+            names = [*before.via, before.exp_hash, *link.via, link.exp_hash]
+            found = ParentLink(kind="unknown", via=tuple(dict.fromkeys(h for h in names if h)))
+        _LATEST[item] = place, found

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
-from platform import python_version
 from typing import TYPE_CHECKING, Any, Protocol
 
 from weightslab import __version__
@@ -104,11 +102,15 @@ def record_event(place: Place, event: str, **facts: Any) -> None:
 @cache
 def library_versions() -> dict[str, str]:
     """Return the versions that a manifest records; read once (3 ms), since they cannot change."""
+    from platform import python_version
+
     found = {"python": python_version(), "weightslab": __version__}
     return found | {name: _version(name) for name in _LIBRARIES}
 
 
 def _version(name: str) -> str:
+    from importlib.metadata import PackageNotFoundError, version  # 30 ms
+
     try:
         return version(name)
     except PackageNotFoundError:

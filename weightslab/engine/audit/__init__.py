@@ -1,0 +1,1 @@
+"""Audit: which checkpoints were trained with which samples, and what proves it."""

@@ -1,0 +1,1 @@
+"""Moving weights between architectures: what fits is copied, the rest is told."""
