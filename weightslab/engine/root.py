@@ -11,6 +11,8 @@ root.pin("3f2a", step=100)               keeps it from being deleted
 root.delete("3f2a", step=100)            for good; root.trash.put("3f2a", 100) can be undone:
 root.restore("3f2a9c1b00d14e77_step_000100")
 print(root.gc(LatestN(3) | BestN("loss"), dry_run=True))
+root.bundle("run.wlb", "3f2a")           one file with its lineage; other.unbundle("run.wlb") takes it in
+root.copy_to("other_root", "3f2a@100")   into another root, without duplicates
 print(root.lineage())                    the tree of experiments
 root.history("3f2a@100")                 what led to these weights
 root.audit([17, 99]).newest_clean        the newest checkpoint that cannot know these samples
@@ -69,6 +71,7 @@ if TYPE_CHECKING:
     from weightslab.engine.query import asking
     from weightslab.engine.repository.catalog import Catalog
     from weightslab.engine.repository.manifest import Manifest
+    from weightslab.engine.transfer import bundling, copying, unbundling
     from weightslab.engine.transplanting import transplant as transplanting
     from weightslab.engine.values import Change, Explanation, MetricRecord
 
@@ -366,6 +369,9 @@ class CheckpointRoot:
         unpin = noting.unpin
         restore = trashing.restore
         gc = gc.gc
+        bundle = bundling.bundle
+        unbundle = unbundling.unbundle
+        copy_to = copying.copy_to
     else:
         experiments = Verb("query.asking")
         checkpoints = Verb("query.asking")
@@ -389,6 +395,9 @@ class CheckpointRoot:
         unpin = Verb("care.noting")
         restore = Verb("care.trashing")
         gc = Verb("collecting.gc")
+        bundle = Verb("transfer.bundling")
+        unbundle = Verb("transfer.unbundling")
+        copy_to = Verb("transfer.copying")
 
     @property
     def notes(self) -> RootNotes:

@@ -169,9 +169,7 @@ def best(
     return found
 
 
-def count(
-    root: Asked, kind: str, *, where: str | None = None, exp_hash: str | None = None
-) -> int:
+def count(root: Asked, kind: str, *, where: str | None = None, exp_hash: str | None = None) -> int:
     """Return how many `experiments` or `checkpoints` a filter wants, without reading them.
 
     Args:

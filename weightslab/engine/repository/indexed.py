@@ -240,6 +240,7 @@ class IndexedCatalog:
         own = self._stamps.file(layout.data_key(exp_hash))
         base = self._stamps.file(layout.samples_base_key(exp_hash))
         return f"{own} {base}" if own and base != "" else None
+
     def consult(self, needs: Needs, question: Callable[[Desk], T]) -> T:
         """Ask the index a question of one's own, once it is brought up to what the question needs.
 

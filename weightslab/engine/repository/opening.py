@@ -164,7 +164,9 @@ def _refuse_clash(document: dict[str, Any], record: ExperimentRecord) -> None:
         )
 
 
-def _files(store: Store, record: ExperimentRecord, content: ExperimentContent) -> list[ExperimentFile]:
+def _files(
+    store: Store, record: ExperimentRecord, content: ExperimentContent
+) -> list[ExperimentFile]:
     from weightslab.engine.repository.sample_base import remember_written, render_samples
     from weightslab.engine.repository.sample_file import samples_to_bytes
 

@@ -249,7 +249,7 @@ class LocalStore:
         """
         path = self._path(dst)
         self._require_writable(path, "linked")
-        return self._link(other._path(src), path, src, dst)  # noqa: SLF001 - of the same class
+        return self._link(other._path(src), path, src, dst)
 
     # ------------------------------------------------------------ names
     def _path(self, key: str) -> Path:
