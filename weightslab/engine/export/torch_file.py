@@ -143,5 +143,5 @@ def _require_same(value: Any, found: Any, path: str) -> None:
 
 def _token(tensor: torch.Tensor) -> tuple[torch.dtype, torch.Size, str]:
     flat = tensor.detach().contiguous().reshape(-1)
-    data = flat.view(torch.uint8).numpy() if flat.numel() else np.empty(0, np.uint8)
+    data: Any = flat.view(torch.uint8).numpy() if flat.numel() else b""
     return tensor.dtype, tensor.shape, digest_bytes(memoryview(data))
