@@ -58,7 +58,9 @@ def test_death_at_any_call_leaves_whole_checkpoints_and_a_second_call_goes_on(wh
         for call in range(1, calls + 1, 4 if after else 1):
             path = folder / f"at-{call}"
             beginning(path)
-            dying = small_root(path, lambda local, n=call: MortalStore(local, fail_at=n, after=after))
+            dying = small_root(
+                path, lambda local, n=call: MortalStore(local, fail_at=n, after=after)
+            )
             with pytest.raises(SimulatedCrash):
                 WORKS[what](root, dying)
             dying.store.bury()

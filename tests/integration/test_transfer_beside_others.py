@@ -30,7 +30,7 @@ def made(path, steps, size_bytes=70_000):
 
 
 def test_three_that_take_in_one_bundle_at_once_leave_each_checkpoint_once(server, folder):
-    root, h = made(folder / "root", range(1, 21))
+    root, _ = made(folder / "root", range(1, 21))
     bundle = root.bundle(folder / "b.wlb").path
 
     told = server.run(*[("unbundle", str(folder / "other"), str(bundle))] * 3)

@@ -25,7 +25,7 @@ def made(tmp_path_factory):
 
 
 def test_an_experiment_goes_with_the_checkpoints_that_led_to_it(made):
-    root, a, b, report = made
+    _, a, b, report = made
     assert report.is_complete
     assert report.experiments == (a, b)
     assert [name[17:] for name in report.checkpoints] == [
@@ -57,7 +57,7 @@ def test_what_arrives_is_equal_byte_for_byte_and_verifies_and_has_its_history(ma
 
 
 def test_a_second_time_adds_nothing_and_the_rest_comes_with_another_bundle(made, tmp_path):
-    root, a, b, report = made
+    root, _, _, report = made
     other = small_root(tmp_path / "other")
     other.unbundle(report.path)
     before = files_of(other)
@@ -74,7 +74,7 @@ def test_a_second_time_adds_nothing_and_the_rest_comes_with_another_bundle(made,
 
 
 def test_the_same_choice_gives_the_same_bytes(made, tmp_path):
-    root, _, b, report = made
+    _, _, b, report = made
     other = small_root(tmp_path / "other")
     other.unbundle(report.path)
     again = other.bundle(tmp_path / "again.wlb", b)
@@ -115,7 +115,7 @@ def test_what_was_deleted_of_the_lineage_is_told(tmp_path):
 
 
 def test_damaged_checkpoints_are_left_out_and_named_and_hide_no_other(tmp_path):
-    root, a, b = family(tmp_path / "root")
+    root, a, _ = family(tmp_path / "root")
     (file,) = root.path.rglob(f"{a}_step_000002.safetensors")
     data = bytearray(file.read_bytes())
     data[-1] ^= 1

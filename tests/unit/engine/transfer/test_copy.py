@@ -31,7 +31,7 @@ def test_everything_is_copied_as_links_and_a_second_time_nothing(two):
     assert report.written_bytes == 3 * 48 + 8  # that of C is small
     weights = [p for p in other.path.rglob("*_step_*.safetensors") if hash_of(2) not in p.name]
     assert {p.stat().st_nlink for p in weights} == {2}
-    small = [p for p in other.path.rglob("*.yaml")]
+    small = list(other.path.rglob("*.yaml"))
     assert {p.stat().st_nlink for p in small} == {1}  # people edit those
     assert other.verify() == []
     before = files_of(other)
