@@ -32,9 +32,14 @@ SECTIONS = {
     "pace": ("pace_cost", "Deciding when to save", 15, True),
     "preempt": ("preempt_cost", "Told to end", 5, True),
     "catalog": ("catalog_cost", "The catalog", 9, False),
+    "queries": ("query_cost", "Queries", 9, False),
     "identity": ("identity_cost", "Identity", 15, False),
     "samples": ("sample_cost", "Ten million samples", 5, True),
+    "compare": ("compare_cost", "Comparing", 5, True),
+    "lineage": ("lineage_cost", "Lineage and audit", 5, False),
     "retention": ("retention_cost", "Retention", 5, True),
+    "cli": ("cli_cost", "The command line", 9, False),
+    "care": ("care_cost", "Provenance, usage and doctor", 5, False),
     "imports": ("import_time", "Import", 7, False),
 }
 

@@ -8,11 +8,9 @@ from __future__ import annotations
 import hashlib
 import os
 import random
-import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -38,6 +36,69 @@ FILTERS = (
     ("tag = paper and not metric.accuracy > 0.1", "a tag and `not`"),
     ("model.class = Wide and samples > 900 and metric.loss < 0.05", "facts and a metric"),
 )
+
+
+LISTING = """
+import time, sys
+start = time.perf_counter()
+from weightslab.engine.root import CheckpointRoot
+rows = CheckpointRoot(sys.argv[1], read_only=True).experiments(order="-created", limit=50).rows()
+print(time.perf_counter() - start)
+"""
+
+
+def main(*, num_experiments: int = 10_000, rounds: int = 9) -> list[str]:
+    """Measure, and return the table."""
+    in_memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+    with tempfile.TemporaryDirectory(prefix="weightslab-bench-", dir=in_memory) as folder:
+        before = os.environ.get(INDEX_VARIABLE)
+        os.environ[INDEX_VARIABLE] = f"{folder}/catalogs"
+        try:
+            path = Path(folder) / "root"
+            make_root(path, num_experiments)
+            CheckpointRoot(path).latest()
+            rows = [*first_rows(path), *filter_rows(path, rounds), *listing_rows(path, rounds)]
+        finally:
+            os.environ.pop(INDEX_VARIABLE)
+            if before is not None:
+                os.environ[INDEX_VARIABLE] = before
+    title = f"### Queries, {num_experiments:,} experiments x {NUM_STEPS} checkpoints"
+    head = [title, "", "| what | figure | goal |", "|---|---:|---:|"]
+    return ["\n".join([*head, *(f"| {a} | {b} | {c} |" for a, b, c in rows)])]
+
+
+def first_rows(path: Path) -> list[tuple[str, str, str]]:
+    """What the first filters of a root cost, which read records and configs."""
+    root = CheckpointRoot(path)
+    records = seconds(lambda: root.experiments(where="samples > 0", limit=1))
+    configs = seconds(lambda: root.experiments(where="config.number = 1"))
+    return [
+        ("first filter of a root: reads all records", f"{records:.1f} s", ""),
+        ("first filter on a config value: reads all configs", f"{configs:.1f} s", ""),
+    ]
+
+
+def filter_rows(path: Path, rounds: int) -> list[tuple[str, str, str]]:
+    """Filters over all checkpoints, in a process that has asked before."""
+    root, rows = CheckpointRoot(path), []
+    for where, what in FILTERS:
+        count = len(root.checkpoints(where=where))
+        figures = [
+            seconds(lambda where=where: root.checkpoints(where=where)) for _ in range(rounds)
+        ]
+        rows.append((f"{what}: {count} of all match", milliseconds(figures), "<= 100 ms"))
+    best = [
+        seconds(lambda: root.checkpoints(where="metric.loss < 0.9", order="metric.loss", limit=50))
+        for _ in range(rounds)
+    ]
+    return [*rows, ("the best 50 of nine tenths", milliseconds(best), "<= 100 ms")]
+
+
+def listing_rows(path: Path, rounds: int) -> list[tuple[str, str, str]]:
+    """The rows of `ls`, with the import, in a new process."""
+    command = [sys.executable, "-c", LISTING, str(path)]
+    figures = [float(subprocess.check_output(command)) for _ in range(rounds)]
+    return [("rows of the newest 50 experiments, new process", milliseconds(figures), "<= 150 ms")]
 
 
 # ---------------------------------------------------------------- the root
@@ -85,7 +146,9 @@ def config_of(chance: random.Random, number: int) -> dict[str, Any]:
     }
 
 
-def write_checkpoints(folder: Path, record: ExperimentRecord, chance: random.Random, number: int):
+def write_checkpoints(
+    folder: Path, record: ExperimentRecord, chance: random.Random, number: int
+) -> None:
     """Write the manifests of an experiment."""
     template = template_of(record.exp_hash)
     for step in range(1, NUM_STEPS + 1):

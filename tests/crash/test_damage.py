@@ -27,6 +27,7 @@ from weightslab.engine.repository.component_file import (
 from weightslab.engine.repository.data_file import read_data_file
 from weightslab.engine.repository.experiment import ExperimentRecord
 from weightslab.engine.repository.layout import parse_checkpoint_file
+from weightslab.engine.repository.provenance import read_provenance
 from weightslab.engine.repository.verify import verify_checkpoint, verify_experiment
 from weightslab.engine.saving import drafting
 from weightslab.engine.storage.memory import MemoryStore
@@ -96,6 +97,8 @@ def keys_of(store, prefix=layout.CHECKPOINTS):
 def kind_of(key):
     """Return what a key is without hash and step: `model.training.safetensors`."""
     name = key.rpartition("/")[2]
+    if "/provenance/" in key:
+        return "provenance.json"
     parsed = parse_checkpoint_file(name)
     return f"step.{parsed[1]}" if parsed else name.partition("_")[2] or name
 
@@ -107,7 +110,7 @@ def test_the_root_has_every_kind_of_file_and_nothing_is_wrong_with_it(whole):
         "samples.h5", "samples.h5.json", "samples.base.h5", "samples.base.h5.json", "table.h5",
         "table.h5.json", "step.json", "step.safetensors", "step.training.safetensors",
         "step.ref1.safetensors", "step.ref2.safetensors",
-        "step.training.partial.safetensors", "step.stable.safetensors", "step.partial.safetensors",
+        "step.training.partial.safetensors", "step.stable.safetensors", "step.partial.safetensors", "provenance.json",
     }  # fmt: skip
     assert [(key, is_noticed(store, records, key)) for key in keys_of(store)] == [
         (key, (False, False)) for key in keys_of(store)
@@ -129,6 +132,8 @@ def read(store, records, key):
     record, parsed = records[exp_hash], parse_checkpoint_file(name)
     if parsed is not None:
         read_state(store, read_manifest(store, parsed[0]))
+    elif "/provenance/" in key:
+        read_provenance(store, exp_hash, key)
     elif name == "experiment.json":
         ExperimentRecord.from_bytes(store.map(key), exp_hash=exp_hash)
     elif name.endswith(".yaml"):

@@ -42,6 +42,7 @@ def root(tmp_path_factory):
     bad = manager.save_model_checkpoint(model, step=3, save_optimizer=False)
     bad.write_bytes(bad.read_bytes()[:-1])
     assert manager.load_latest_checkpoint(model)["step"] == 2
+    manager.root.transplant(f"{manager.current_hash}@1", torch.nn.Linear(3, 2))
     assert len(manager.root.quarantine(manager.current_hash)) == 1
     _care(manager.root, manager.current_hash)
     return folder

@@ -23,12 +23,16 @@ from support.documents import (
 from weightslab.backend import ledgers
 from weightslab.components import CheckpointManagerV2, ExperimentHashGenerator
 from weightslab.engine import errors
+from weightslab.engine.care.diagnosis import Diagnosis, Problem
 from weightslab.engine.care.noting import RootNotes
+from weightslab.engine.care.recipe import Recipe
 from weightslab.engine.care.trashing import RootTrash
+from weightslab.engine.care.usage import ExperimentUsage, Usage
 from weightslab.engine.identity.config import DEFAULT_EXCLUDED
 from weightslab.engine.loading.report import LoadReport
 from weightslab.engine.repository.catalog import CheckpointEntry, ExperimentEntry
 from weightslab.engine.repository.notes import ExperimentNotes, Note
+from weightslab.engine.repository.provenance import CodeState, Provenance
 from weightslab.engine.repository.trash import TrashEntry
 from weightslab.engine.repository.verify import Finding, VerifyReport
 from weightslab.engine.root import CheckpointRoot
@@ -128,6 +132,13 @@ def test_the_guide_names_every_function_of_the_ledger(name):
         LoadReport,
         MetricRecord,
         VerifyReport,
+        Provenance,
+        CodeState,
+        Recipe,
+        Usage,
+        ExperimentUsage,
+        Diagnosis,
+        Problem,
     ],
     ids=lambda record: record.__name__,
 )

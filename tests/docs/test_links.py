@@ -12,6 +12,7 @@ from support.documents import GUIDE, README, REPOSITORY
 SCHEMAS = tuple(
     f"weightslab.{name}"
     for name in (
+        "cli.",
         "experiment",
         "architecture",
         "samples",
@@ -20,6 +21,7 @@ SCHEMAS = tuple(
         "quarantine",
         "trash",
         "note",
+        "provenance",
     )
 )
 DOCUMENTS = [README, GUIDE, *sorted((REPOSITORY / "docs").rglob("*.md"))]

@@ -117,3 +117,26 @@ def test_storage_needs_neither_numpy_nor_pytest():
         "print(json.dumps(sorted({'numpy', 'pytest', 'torch', 'h5py'} & set(sys.modules))))\n"
     )
     assert run(script) == []
+
+
+def test_the_command_line_imports_only_what_it_shows(tmp_path):
+    """No torch and no h5py for what reads names and records; nothing else that takes its time."""
+    pytest.importorskip("typer", reason="the command line comes with the extra `cli`")
+    from support.command_line import FIRST, make_root
+
+    make_root(tmp_path / "root")
+    asked = [["--help"], ["ls"], ["show", FIRST], ["tree"], ["log"]]
+    script = (
+        "import contextlib, io, json, sys\n"
+        "from weightslab.cli.start import main\n"
+        "found = []\n"
+        "for words in json.loads(sys.argv[1]):\n"
+        "    with contextlib.redirect_stdout(io.StringIO()):\n"
+        "        assert main(['--root', sys.argv[2], *words]) == 0\n"
+        "    found.append(sorted(sys.modules))\n"
+        "print(json.dumps(found))\n"
+    )
+    found = run(script, json.dumps(asked), str(tmp_path / "root"))
+    assert "weightslab.engine.root" not in found[0]
+    heavy = {"torch", "h5py", "numpy", "pandas", "matplotlib", "rich", "lark"}
+    assert [heavy & set(modules) for modules in found] == [set()] * len(asked)

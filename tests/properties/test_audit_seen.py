@@ -104,7 +104,9 @@ def random_training(seed):
     draw = random.Random(seed)
     run = Training(draw)
     for _ in range(draw.randint(3, 14)):
-        act = draw.choice(["train"] * 3 + ["save"] * 3 + ["change", "flicker", "rewind", "lose", "jump"])
+        act = draw.choice(
+            ["train"] * 3 + ["save"] * 3 + ["change", "flicker", "rewind", "lose", "jump"]
+        )
         if act == "train":
             run.train(draw.randint(1, 6))
         elif act in ("rewind", "lose"):

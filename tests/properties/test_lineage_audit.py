@@ -84,7 +84,9 @@ def harm(world, losses):
     for kind, number in losses:
         if kind in ("lose_experiment", "damage_samples"):
             exp_hash = list(world.sets)[number % len(world.sets)]
-            if kind == "damage_samples" and (world.sets[exp_hash] is None or exp_hash in world.gone):
+            if kind == "damage_samples" and (
+                world.sets[exp_hash] is None or exp_hash in world.gone
+            ):
                 continue
             getattr(world.root, kind)(exp_hash)
             if kind == "lose_experiment":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import namedtuple
+from typing import NamedTuple
 
 from support.roots import begin, hash_of, save, small_root, ticking_clock
 from weightslab.cli.start import main
@@ -10,9 +10,14 @@ from weightslab.engine.repository.metric_lines import METRICS_FILE, to_line
 from weightslab.engine.storage.journal import LocalJournal
 from weightslab.engine.values import MetricRecord
 
-Done = namedtuple("Done", ["code", "out", "err"])
 EVIL = "base\x1b[31mline\n[bold]x[/bold] \u202eabc"  # colour, a line end, markup, turned letters
 INERT = r"base\x1b[31mline\n[bold]x[/bold] \u202eabc"
+
+
+class Done(NamedTuple):
+    code: int
+    out: str
+    err: str
 
 
 def make_root(path):

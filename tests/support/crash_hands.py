@@ -53,6 +53,7 @@ from weightslab.engine.repository import layout
 from weightslab.engine.repository.data_file import save_backup
 from weightslab.engine.repository.index_file import find_index_path
 from weightslab.engine.repository.opening import write_config_revision
+from weightslab.engine.repository.provenance import Provenance, add_provenance
 from weightslab.engine.repository.trash import LIFETIME
 from weightslab.engine.retention.policies import CustomSteps, LatestN
 from weightslab.engine.retention.rules import Retention
@@ -325,6 +326,19 @@ def pin(path, say):
     say(kept=small_root(path, clock=lambda: ORIGIN).pin(HASH, step=2, reason="a\x1b[2J\n").key)
 
 
+def record_session(path, say):
+    """Write where a session comes from; the clock stands still, so that the name is known."""
+    record = Provenance(exp_hash=HASH, recorded_at=ORIGIN, command=("python", "train.py"))
+    say(present=add_provenance(small_root(path).store, record))
+
+
+def write_recipe(path, say):
+    with contextlib.suppress(AlreadyExistsError):  # begun before the death; nothing is replaced
+        small_root(path).reproduce(HASH).write(path / "data" / "recipe")
+        say(present="data/recipe/config.yaml")
+        say(present="data/recipe/recipe.json")
+
+
 def trash_step(path, say):
     root = small_root(path)
     root.trash.put(HASH, 2)
@@ -543,6 +557,8 @@ OPERATIONS = {
     "delete experiment": Operation(prepare=two_steps, work=delete_experiment),
     "quarantine": Operation(prepare=damaged_step, work=quarantine),
     "pin": Operation(prepare=two_steps, work=pin),
+    "record a session": Operation(prepare=two_steps, work=record_session),
+    "write a recipe": Operation(prepare=two_steps, work=write_recipe),
     "trash step": Operation(prepare=two_steps, work=trash_step),
     "restore step": Operation(prepare=thinned_step, work=restore_step),
     "empty trash": Operation(prepare=trashed_step, work=empty_trash),

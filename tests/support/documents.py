@@ -24,9 +24,11 @@ MARK = "\x1e"  # separates the outputs of two blocks; nothing prints it
 _FENCE = re.compile(r"^```(\w*)\s*$")
 _HASH = re.compile(r"(?<![0-9a-f])[0-9a-f]{16}(?![0-9a-f])")
 _MASKS = (
+    (re.compile(r"\b\d{8}T\d{12}Z"), "TIME"),
     (re.compile(r"(sha256:|xxh3-128:)[0-9a-f]{12,64}"), r"\1DIGEST"),
     (re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?\+00:00"), "TIME"),
     (re.compile(r"\d+\.\d{3,}"), "NUMBER"),
+    (re.compile(r"\b\d+\.\d s after"), "SOME s after"),
 )
 
 

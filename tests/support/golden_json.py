@@ -59,7 +59,9 @@ def write_all() -> None:
             out = io.StringIO()
             with contextlib.redirect_stdout(out):
                 main([*words, "--root", str(path), "--json"])
-            (FOLDER / f"{name}.json").write_text(plain(name, out.getvalue(), path), encoding="utf-8")
+            (FOLDER / f"{name}.json").write_text(
+                plain(name, out.getvalue(), path), encoding="utf-8"
+            )
 
 
 if __name__ == "__main__":

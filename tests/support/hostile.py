@@ -45,11 +45,16 @@ def visit(path, read_only):
         attempt(
             root.catalog.locate, {"xxh3-128:" + "0" * 32}
         )  # opens the index, however small the root
+        attempt(root.usage)
+        attempt(root.doctor)
+        attempt(root.doctor, mend=not read_only)
         hashes = attempt(manager.list_experiment_hashes)
         for one in hashes:
             attempt(manager.get_checkpoint_info, one)
             attempt(manager.load_config, one)
             attempt(root.architecture, one)
+            attempt(root.provenance, one)
+            attempt(lambda one=one: str(root.reproduce(one)))
             attempt(root.samples, one)
             for other in hashes:
                 attempt(root.changes, one, other)

@@ -39,6 +39,10 @@ _COLOURS: Final = {
 _PLAIN_LOCALES: Final = ("C", "POSIX")
 
 
+class PipeClosedError(Exception):
+    """Whoever read the output has had enough. No OSError, which typer would end with exit code 1."""
+
+
 class NeedsAnswerError(Exception):
     """A question has to be answered, and there is nobody to ask."""
 
@@ -117,21 +121,28 @@ def out() -> Terminal:
 
 
 # ---------------------------------------------------------------- saying
+def _print(text: str, *, end: str = "\n", file: TextIO | None = None) -> None:
+    try:
+        print(text, end=end, file=file or sys.stdout, flush=bool(file))
+    except BrokenPipeError as error:
+        raise PipeClosedError from error
+
+
 def say(*lines: str) -> None:
     """Print lines of the answer."""
     for line in lines:
-        print(line)
+        _print(line)
 
 
 def warn(text: str) -> None:
     """Print a line beside the answer."""
     told = Terminal.of(sys.stderr).paint("warning:", "yellow")
-    print(f"{told} {inert(text)}", file=sys.stderr)
+    _print(f"{told} {inert(text)}", file=sys.stderr)
 
 
 def note(text: str) -> None:
     """Print a line that is not part of the answer, dim, to the error output."""
-    print(Terminal.of(sys.stderr).paint(inert(text), "dim"), file=sys.stderr)
+    _print(Terminal.of(sys.stderr).paint(inert(text), "dim"), file=sys.stderr)
 
 
 def say_table(
@@ -161,7 +172,7 @@ def say_facts(facts: Iterable[tuple[str, str]]) -> None:
 def show_json(kind: str, content: dict[str, Any], *, stream: TextIO | None = None) -> None:
     """Print one document; its first two keys say what it is. Pure ASCII; NaN is the text `nan`."""
     document = {"schema": f"weightslab.cli.{kind}", "schema_version": SCHEMA_VERSION, **content}
-    print(json.dumps(_finite(document), indent=2), file=stream or sys.stdout)
+    _print(json.dumps(_finite(document), indent=2), file=stream or sys.stdout)
 
 
 def _finite(value: Any) -> Any:
@@ -181,7 +192,7 @@ def show_error(message: str, hint: str | None = None) -> None:
     for name, style, text in (("error", "red", message), ("hint", "cyan", hint)):
         for at, line in enumerate((text or "").splitlines()):
             head = terminal.paint(f"{name}:", style) if at == 0 else " " * len(f"{name}:")
-            print(f"{head} {inert(line)}", file=sys.stderr)
+            _print(f"{head} {inert(line)}", file=sys.stderr)
 
 
 # ---------------------------------------------------------------- asking
@@ -194,7 +205,7 @@ def confirm(question: str, *, yes: bool) -> bool:
         return True
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         raise NeedsAnswerError(f"nothing was changed: {question} needs an answer")
-    print(f"{inert(question)} [y/N] ", end="", file=sys.stderr, flush=True)
+    _print(f"{inert(question)} [y/N] ", end="", file=sys.stderr)
     answer = sys.stdin.readline().strip().lower()
     if answer in ("y", "yes"):
         return True

@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         code = _guarded(words)
         sys.stdout.flush()
-    except BrokenPipeError:  # who read has had enough
+    except (BrokenPipeError, render.PipeClosedError):
         _silence()
         return BROKEN_PIPE
     except KeyboardInterrupt:
@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _guarded(words: list[str]) -> int:
     try:
         return _run(words)
-    except (KeyboardInterrupt, BrokenPipeError):
+    except (BrokenPipeError, render.PipeClosedError):
         raise
     except Exception as error:
         if os.environ.get(DEBUG):

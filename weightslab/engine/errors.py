@@ -167,31 +167,36 @@ class FilterError(FormatError):
     """A filter or an order that cannot be read, or that asks for what nothing has.
 
     Attributes:
-        text: the filter.
+        text: the filter; None where only a part of it is known.
         position: of the character that it is about, from 0.
+        picture: the filter with a mark under that place.
     """
 
     def __init__(
         self,
         message: str,
         *,
-        text: str,
-        position: int,
+        text: str | None = None,
+        position: int = 0,
         hint: str | None = None,
         what: str = "filter",
+        context: Mapping[str, object] | None = None,
     ) -> None:
-        shown = "".join(c if c.isprintable() else "?" for c in text)
-        start = max(0, position - _FILTER_COLUMNS // 2)
-        line = shown[start : start + _FILTER_COLUMNS]
-        self.picture = f"  {line}\n  {' ' * (position - start)}^"
-        head = f"{what}, character {position + 1}: {message}"
-        super().__init__(head, hint=hint, context={what: text, "position": position})
-        self.text = text
-        self.position = position
+        self.text, self.position, self.picture = text, position, ""
+        facts = dict(context or {})
+        if text is not None:
+            message = f"{what}, character {position + 1}: {message}"
+            shown = "".join(c if c.isprintable() else "?" for c in text)
+            start = max(0, position - _FILTER_COLUMNS // 2)
+            line = shown[start : start + _FILTER_COLUMNS]
+            self.picture = f"  {line}\n  {' ' * (position - start)}^"
+            facts |= {what: text, "position": position}
+        super().__init__(message, hint=hint, context=facts)
 
     def __str__(self) -> str:
         """Return what is wrong, what to do, and the filter with a mark under the place."""
-        return f"{super().__str__()}\n{self.picture}"
+        told = super().__str__()
+        return f"{told}\n{self.picture}" if self.picture else told
 
 
 class IdentityError(CheckpointError, TypeError):

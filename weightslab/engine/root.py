@@ -253,12 +253,12 @@ class CheckpointRoot:
 
         Raises: ObjectNotFoundError if the experiment has no config; CheckpointNotFoundError.
         """
-        from weightslab.engine.repository import opening
         from weightslab.engine.repository.component_file import read_config
+        from weightslab.engine.repository.config_file import newest_config
 
         record = _record(self, exp_hash)
         if step is None:
-            file = opening.newest_config(self.store, record.exp_hash)
+            file = newest_config(self.store, record.exp_hash)
         else:
             file = self.manifest(self.get_checkpoint(record.exp_hash, step)).config_file
         if file is None and record.components.config is None:

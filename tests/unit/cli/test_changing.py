@@ -52,7 +52,9 @@ def test_a_step_goes_to_the_trash_and_comes_back(cli, root):
     assert steps(root) == [1]
     listed = json.loads(cli("restore", "--json", "--root", root).out)["trash"]
     assert [entry["step"] for entry in listed] == [2, 3]
-    assert cli("restore", f"{FIRST[:4]}@2", "--dry-run", "--root", root).out.startswith("would be back")
+    assert cli("restore", f"{FIRST[:4]}@2", "--dry-run", "--root", root).out.startswith(
+        "would be back"
+    )
     done = cli("restore", f"{FIRST[:4]}@2", f"{FIRST[:4]}@3", "--root", root)
     assert (done.code, done.out) == (0, f"is back: {FIRST}@2\nis back: {FIRST}@3\n")
     assert steps(root) == [1, 2, 3]

@@ -27,6 +27,7 @@ TREE = {
     "UnsupportedVersionError": (21, ValueError),
     "InvalidManifestError": (21, ValueError),
     "NotStorableError": (21, TypeError),
+    "FilterError": (21, ValueError),
     "IdentityError": (22, TypeError),
     "NotCanonicalError": (22, TypeError),
     "StateMismatchError": (23, ValueError),

@@ -140,16 +140,16 @@ def test_writer_that_lives_is_no_problem_and_is_not_disturbed(root, exp_hash):
         assert (root.path / name.file_key(name.file_name("model"))).exists()
 
 
-@pytest.mark.parametrize(("host", "kept"), [(host_id(), False), ("0123456789ab", False)])
+@pytest.mark.parametrize("host", [host_id(), "0123456789ab"])
 @pytest.mark.parametrize("part", ["", "model/", "notes/", "provenance/"])
-def test_temporary_files_of_the_dead_are_told_and_removed(root, exp_hash, host, kept, part):
+def test_temporary_files_of_the_dead_are_told_and_removed(root, exp_hash, host, part):
     folder = root.path / layout.experiment_folder(exp_hash) / part
     folder.mkdir(exist_ok=True)
     left = folder / f".x.json.{host}.{'0' * 16}.tmp"
     left.write_bytes(b"half")
     assert found(root) == [("note", "temporary", left.relative_to(root.path).as_posix())]
     assert found(root, mend=True) == []
-    assert left.exists() == kept
+    assert not left.exists()
 
 
 def test_backup_whose_writer_died_elsewhere_is_mended(root, exp_hash):
@@ -198,7 +198,7 @@ def test_catalog_that_is_damaged_is_told_and_removed(root):
     (problem,) = root.doctor()
     assert (problem.kind, problem.where, problem.is_mendable) == ("catalog", str(index), True)
     index.write_bytes(b"SQLite format 3\0" + b"garbage" * 500)
-    assert found(small_root(root.path), mend=True) == []
+    assert found(small_root(root.path, clock=root.clock), mend=True) == []
 
 
 def test_catalog_without_a_place_is_told_and_off_is_no_problem(root, monkeypatch, tmp_path):
@@ -361,7 +361,7 @@ def test_links_and_a_folder_that_is_not_there_are_told(root, exp_hash, tmp_path)
     assert found(root) == [("error", "link", f"checkpoints/{'b' * 16}")]
     shutil.move(root.path / "checkpoints", tmp_path / "moved")
     (root.path / "checkpoints").symlink_to(tmp_path / "moved", target_is_directory=True)
-    reader = small_root(root.path, read_only=True)
+    reader = small_root(root.path, read_only=True, clock=root.clock)
     assert found(reader) == [("error", "link", "checkpoints/")]
     (root.path / "checkpoints").unlink()
     assert found(reader) == [("warning", "empty", "checkpoints/")]
@@ -377,7 +377,7 @@ def test_folders_that_may_not_be_written_or_read_are_told(root, exp_hash, monkey
     monkeypatch.setattr(root_symptoms.os, "access", access)
     denied = os.W_OK
     assert found(root) == [("warning", "unwritable", f"checkpoints/{exp_hash}/model/")]
-    assert found(small_root(root.path, read_only=True)) == []
+    assert found(small_root(root.path, read_only=True, clock=root.clock)) == []
     denied = os.R_OK
     assert found(root) == [("error", "unreadable", f"checkpoints/{exp_hash}/model/")]
 
@@ -403,6 +403,23 @@ def test_file_system_is_that_of_the_longest_mount(tmp_path):
     }
     assert list(names.values()) == ["ext4", "xfs", "nfs4", "xfs", "ext4"]
     assert file_system_of(Path("/"), tmp_path / "none") == ""
+
+
+def test_nothing_behind_a_link_is_mended(root, tmp_path):
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    name = name_of("c" * 16, 1)
+    for file in (
+        f"{name.stem}.pending",
+        f"{name.stem}.safetensors",
+        f".x.{host_id()}.{'0' * 16}.tmp",
+    ):
+        (outside / file).write_bytes(HERE)
+    (root.path / "checkpoints" / ("c" * 16)).mkdir()
+    (root.path / layout.model_folder("c" * 16)[:-1]).symlink_to(outside, target_is_directory=True)
+    assert [(p.severity, p.kind) for p in root.doctor(mend=True)] == [("error", "unreadable")]
+    assert {p.read_bytes() for p in outside.iterdir()} == {HERE}
+    assert len(list(outside.iterdir())) == 3
 
 
 # ---------------------------------------------------------------- the diagnosis

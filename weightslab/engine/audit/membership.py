@@ -133,13 +133,13 @@ class Membership:
         if self._made:
             stamps = {h: stamp for h, (stamp, _) in self._made.items()}
             bodies = {h: body for h, (_, body) in self._made.items()}
-            self._catalog.keep_samples(bodies, stamps)
+            self._catalog.memory.keep_samples(bodies, stamps)
             self._made = {}
 
     # ------------------------------------------------------------ one set
     def _read(self, first: ExperimentEntry, digest: str) -> Held:
         if self._recalled is None:
-            self._recalled = self._catalog.recall_samples()
+            self._recalled = self._catalog.memory.recall_samples()
         others = [entry for entry in self._by_digest[digest] if entry is not first]
         problem = ""
         for entry in (first, *others):
@@ -154,7 +154,7 @@ class Membership:
 
     def _read_file(self, entry: ExperimentEntry) -> Held:
         assert entry.record is not None, "only records with samples are listed"
-        stamp = self._catalog.stamp_samples(entry.exp_hash)
+        stamp = self._catalog.memory.stamp_samples(entry.exp_hash)
         overlay = read_samples(self._store, entry.record).overlay()
         self._base_mask(overlay.base)
         if overlay.num_changes() <= _MAX_REMEMBERED and overlay.base.active != overlay.state:

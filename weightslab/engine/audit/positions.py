@@ -199,9 +199,9 @@ def _beginning(end: Place, epoch: int) -> Place:
 def rank_of(active: ActiveRows, spot: Spot, key: int | None) -> int:
     """Return how many samples stand up to a spot in the order of an epoch; O(n), 10 ms a million."""
     if key is None:
-        _, is_text, known = spot
+        known = spot[2]
         integers = active.integers()
-        if not is_text:
+        if isinstance(known, int):
             return int((integers <= known).sum())
         return integers.size + sum(text <= known for text in active.texts.to_list())
     keys = stir(active.words(), key)

@@ -92,7 +92,8 @@ class AuditedCheckpoint:
         Of a clean checkpoint the whole way; of an unknown one as far as it is known.
         """
         goal = self._trace.seen or self._trace.possible
-        is_seen, steps = bool(self._trace.seen), []
+        is_seen = bool(self._trace.seen)
+        steps: list[ProofStep] = []
         at: Trace | None = self._trace
         while at is not None:
             steps += self._steps(at)

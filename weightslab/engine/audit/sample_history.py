@@ -26,14 +26,14 @@ class SampleEvent:
     """A change of whether a sample is active, on the way from one experiment into another.
 
     Attributes:
-        kind: `begun_with`: active in an experiment into which no other leads; `discarded`;
+        kind: `begun_with`: active in an experiment into which no older one leads; `discarded`;
             `restored`: active again, after an experiment before; `added`: active for the first time.
         exp_hash: the experiment that did it.
         previous: the experiment before; None for `begun_with`.
         step: step of `previous` from which it left; None where none was saved.
         basis: `checkpoints`: weights went from one into the other; `stated`: the record of `exp_hash`
             alone says that it was compared with `previous`.
-        created_at: aware UTC time at which `exp_hash` began.
+        created_at: aware UTC time of the checkpoint, or the record, that tells of it.
     """
 
     kind: str
@@ -55,7 +55,7 @@ class SampleHistory:
 
     Attributes:
         uid: the sample.
-        events: what happened to it, in the order in which the experiments began.
+        events: what happened to it, in the order of time.
         active_in, inactive_in: experiments, oldest first.
         unknown_in: experiment -> why it is not known.
     """
@@ -80,7 +80,9 @@ class SampleHistory:
 
     def __str__(self) -> str:
         """Return a line for each event."""
-        counts = f"active in {len(self.active_in)} experiments, not in {len(self.inactive_in)}"
+        count = len(self.active_in)
+        counts = f"active in {count} experiment{'' if count == 1 else 's'}"
+        counts += f", not in {len(self.inactive_in)}"
         unknown = f", unknown in {len(self.unknown_in)}" if self.unknown_in else ""
         lines = [f"{self.uid!r}: {counts}{unknown}", *map(_line, self.events)]
         return "\n".join(map(plain_line, lines))
@@ -123,31 +125,39 @@ def _events(graph: Lineage, active: dict[str, bool]) -> tuple[SampleEvent, ...]:
         if edge.parent != edge.child:
             incoming.setdefault(edge.child, {}).setdefault(edge.parent, edge)
     events = []
-    for exp_hash, node in graph.nodes.items():
-        if exp_hash not in active:
-            continue
-        if not incoming.get(exp_hash):
-            if active[exp_hash]:
-                events.append(
-                    SampleEvent(kind="begun_with", exp_hash=exp_hash, created_at=node.created_at)
-                )
-            continue
-        for parent, edge in incoming[exp_hash].items():
-            if active.get(parent, active[exp_hash]) == active[exp_hash]:
-                continue
-            is_back = active[exp_hash] and _was_active(parent, incoming, active)
-            kind = "restored" if is_back else "added" if active[exp_hash] else "discarded"
-            events.append(
-                SampleEvent(
-                    kind=kind,
-                    exp_hash=exp_hash,
-                    previous=parent,
-                    step=edge.step,
-                    basis="stated" if edge.kind == "stated" else "checkpoints",
-                    created_at=node.created_at,
-                )
-            )
-    return tuple(events)
+    for exp_hash, is_active in active.items():
+        before = incoming.get(exp_hash, {})
+        node = graph.nodes[exp_hash]
+        if is_active and not any(_is_older(graph, parent, exp_hash) for parent in before):
+            begun = SampleEvent(kind="begun_with", exp_hash=exp_hash, created_at=node.created_at)
+            events.append(begun)
+        for parent, edge in before.items():
+            if active.get(parent, is_active) != is_active:
+                is_back = is_active and _was_active(parent, incoming, active)
+                kind = "restored" if is_back else "added" if is_active else "discarded"
+                events.append(_event(kind, edge))
+    return tuple(sorted(events, key=_moment))
+
+
+def _is_older(graph: Lineage, parent: str, exp_hash: str) -> bool:
+    """Tell whether an experiment began before another that it led to; else training came back."""
+    first, second = graph.nodes[parent].created_at, graph.nodes[exp_hash].created_at
+    return first is None or second is None or first <= second
+
+
+def _event(kind: str, edge: LineageEdge) -> SampleEvent:
+    return SampleEvent(
+        kind=kind,
+        exp_hash=edge.child,
+        previous=edge.parent,
+        step=edge.step,
+        basis="stated" if edge.kind == "stated" else "checkpoints",
+        created_at=edge.created_at,
+    )
+
+
+def _moment(event: SampleEvent) -> float:
+    return 0.0 if event.created_at is None else event.created_at.timestamp()
 
 
 def _was_active(

@@ -166,7 +166,7 @@ class Tracer:
     def _samplers(self, found: Found) -> tuple[dict[str, object], ...]:
         name = found.name
         if name.exp_hash not in self._sampled:
-            self._sampled[name.exp_hash] = self._catalog.samplers(name.exp_hash)
+            self._sampled[name.exp_hash] = self._catalog.memory.samplers(name.exp_hash)
         digest, samplers = self._sampled[name.exp_hash].get(name, ("", ()))
         if digest == found.digest:
             return samplers

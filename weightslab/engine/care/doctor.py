@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,7 +21,7 @@ from weightslab.engine.repository.trash import empty_trash
 from weightslab.engine.storage.journal import open_for_appending
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from weightslab.engine.care.keeper import Keeper
 
@@ -101,9 +102,9 @@ def _folders(root: Keeper) -> Iterator[str]:
 def _mend(root: Keeper, problems: Sequence[Problem]) -> list[str]:
     """Mend what is safe; returns what failed, in words."""
     failed = []
-    of_kind = {
-        "hold": lambda p: give_up(root.path / p.where),
-        "temporary": lambda p: give_up(root.path / p.where),
+    of_kind: dict[str, Callable[[Problem], object]] = {
+        "hold": lambda p: _give_up(root, p.where),
+        "temporary": lambda p: _give_up(root, p.where),
         "torn_log": lambda p: _close_off(root.path / p.where),
         "catalog": lambda p: remove_index(Path(p.where)),
     }
@@ -113,13 +114,13 @@ def _mend(root: Keeper, problems: Sequence[Problem]) -> list[str]:
             continue
         try:
             mending(problem)
-        except OSError as error:
-            failed.append(f"{problem.where}: {error.strerror or error}")
+        except (OSError, CheckpointError) as error:
+            failed.append(f"{problem.where}: {getattr(error, 'strerror', None) or error}")
     kinds = {problem.kind for problem in problems}
     hashes = {
         p.where.split("/")[1] for p in problems if p.kind in ("hold", "temporary", "leftover")
     }
-    steps = [lambda h=h: tidy(root.store, h) for h in sorted(hashes)]
+    steps: list[Callable[[], object]] = [partial(tidy, root.store, h) for h in sorted(hashes)]
     if "trash_remains" in kinds:  # nothing is older than this: only what has no note goes
         steps.append(
             lambda: empty_trash(root.store, before=datetime.min.replace(tzinfo=timezone.utc))
@@ -130,6 +131,11 @@ def _mend(root: Keeper, problems: Sequence[Problem]) -> list[str]:
         except CheckpointError as error:  # noqa: PERF203 - one per experiment
             failed.append(str(error))
     return failed
+
+
+def _give_up(root: Keeper, key: str) -> None:
+    root.store.stat(key.rpartition("/")[0] + "/")  # refuses links in the place of folders
+    give_up(root.path / key)
 
 
 def _close_off(path: Path) -> None:

@@ -108,7 +108,7 @@ class ExperimentSymptoms:
     # ------------------------------------------------------------ checkpoints
     def _checkpoints(self, entries: dict[CheckpointName, CheckpointEntry]) -> Iterator[Problem]:
         folder = layout.model_folder(self.exp_hash)
-        sizes = _sizes(self.root.path / folder)
+        sizes = self._list(folder)
         of_name: dict[CheckpointName, dict[str, int]] = defaultdict(dict)
         foreign = []
         architecture = {f"{self.exp_hash}_architecture.{suffix}" for suffix in ("json", "txt")}
@@ -201,10 +201,10 @@ class ExperimentSymptoms:
         folder = layout.experiment_folder(self.exp_hash)
         own = {"experiment.json", *_PARTS}
         yield from self._foreign(
-            folder, [n for n in _sizes(self.root.path / folder, folders=True) if n not in own]
+            folder, [n for n in self._list(folder, folders=True) if n not in own]
         )
         for part, pattern in _OWN.items():
-            names = list(_sizes(self.root.path / folder / part, folders=True))
+            names = list(self._list(folder + part, folders=True))
             named = {n: n.replace(self.exp_hash, "H", 1) for n in names}
             yield from self._foreign(
                 folder + part, [n for n in names if not pattern.fullmatch(named[n])]
@@ -215,6 +215,14 @@ class ExperimentSymptoms:
                     yield problem
         for part in ("", *_PARTS):
             yield from self._temporary(folder + part)
+
+    def _list(self, folder: str, *, folders: bool = False) -> dict[str, int]:
+        """Return what `_sizes` does.
+
+        Raises: ForeignFileError where a link stands in the place of a folder: what lies behind it is not ours.
+        """
+        self.root.store.stat(folder)
+        return _sizes(self.root.path / folder, folders=folders)
 
     def _temporary(self, folder: str) -> Iterator[Problem]:
         for path in temporary_files(self.root.store, self.root.path, folder):

@@ -28,8 +28,11 @@ _SHOWN: Final = 3
 
 def root_symptoms(root: Keeper, file_system: str) -> Iterator[Problem]:
     """Yield what is wrong with a root beside its experiments."""
-    for look in (_kind, _folders, _logs, _trash, _quarantine, _catalog):
+    for look in (_kind, _folders, _logs, _catalog):
         yield from look(root)
+    if not (root.path / "checkpoints").is_symlink():
+        yield from _trash(root)
+        yield from _quarantine(root)
     yield from _file_system(file_system)
 
 
@@ -54,8 +57,7 @@ def _kind(root: Keeper) -> Iterator[Problem]:
             yield Problem(
                 severity=WARNING, kind="other_kind", where=where,
                 what=f"checkpoints of {sign} lie here; this package does not list them, and never unpickles them",
-                mend="keep them, and begin a new root for this package: load the weights with the old package,"
-                " then save them with parent= unknown",
+                mend="keep them where they are, and begin a new root for this package",
             )  # fmt: skip
 
 

@@ -25,7 +25,7 @@ from weightslab.engine.repository.component_file import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from weightslab.engine.comparing.results import WeightsDiff
+    from weightslab.engine.comparing.results import DataDiff, Row, WeightsDiff
     from weightslab.engine.identity.samples import SampleSet
     from weightslab.engine.repository.catalog import CheckpointEntry, ExperimentEntry
     from weightslab.engine.repository.manifest import Manifest
@@ -79,7 +79,6 @@ def compare(
         raise ValueError(f"compare takes two references or more, not {len(references)}")
     with ExitStack() as stack:
         opened = [_open(root, text, stack) for text in references]
-        reports = [side.problems for side in opened]
         problems: list[str] = []
         architecture = _architecture(root.store, opened)
         config = _config(root.store, opened)
@@ -88,7 +87,7 @@ def compare(
         found: tuple[WeightsDiff, ...] = ()
         if weights:
             found = _weights(root.store, opened, tensors, problems)
-        told = [problem for report in reports for problem in report]
+        told = [problem for one in opened for problem in one.problems]
     return Comparison(
         sides=tuple(one.side for one in opened),
         architecture=architecture,
@@ -149,7 +148,7 @@ def _open(root: Root, text: str, stack: ExitStack) -> _Opened:
 
 # ---------------------------------------------------------------- descriptions
 def _architecture(store: Store, opened: list[_Opened]) -> tuple[ArchitectureDiff, ...]:
-    described = []
+    described: list[explaining.Description | None] = []
     for one in opened:
         if one.entry.record is None:
             described.append(None)
@@ -168,7 +167,7 @@ def _architecture(store: Store, opened: list[_Opened]) -> tuple[ArchitectureDiff
     return tuple(diffs)
 
 
-def _config(store: Store, opened: list[_Opened]) -> tuple[Any, ...]:
+def _config(store: Store, opened: list[_Opened]) -> tuple[Row, ...]:
     configs = [_config_of(store, one) for one in opened]
     excluded = [() if one.entry.record is None else one.entry.record.excluded for one in opened]
     return config_table(configs, excluded)
@@ -193,29 +192,27 @@ def _config_of(store: Store, one: _Opened) -> dict[str, Any] | None:
     return found
 
 
-def _data(store: Store, opened: list[_Opened]) -> tuple[Any, ...]:
-    sets: dict[str, SampleSet | None] = {}
+def _data(store: Store, opened: list[_Opened]) -> tuple[DataDiff, ...]:
+    digests = [None if e.record is None else e.record.components.data for e in _entries(opened)]
+    known: dict[str, SampleSet | None] = {}
     diffs = []
-    for at, other in enumerate(opened[1:], 1):
-        pair = (opened[0], other)
-        records = [one.entry.record for one in pair]
-        if records[0] is None or records[1] is None:
+    for at in range(1, len(opened)):
+        if digests[0] == digests[at]:
             continue
-        if records[0].components.data == records[1].components.data:
-            continue
-        before = [len(one.problems) for one in pair]
-        found = [_samples_of(store, one, sets) for one in pair]
-        if before == [len(one.problems) for one in pair] and not any(
-            one.entry.record is not None
-            and one.entry.record.components.data is not None
-            and samples is None
-            for one, samples in zip(pair, found, strict=True)
-        ):
+        pair = (opened[0], opened[at])
+        found = [_samples_of(store, one, known) for one in pair]
+        unread = [one for one, samples in zip(pair, found, strict=True) if samples is None]
+        if all(one.entry.record and not one.entry.record.components.data for one in unread):
             diffs.append(diff_data(found[0], found[1], places=(0, at)))
     return tuple(diff for diff in diffs if diff is not None)
 
 
+def _entries(opened: list[_Opened]) -> list[ExperimentEntry]:
+    return [one.entry for one in opened]
+
+
 def _samples_of(store: Store, one: _Opened, known: dict[str, SampleSet | None]) -> SampleSet | None:
+    """Return the samples; None without, or if they cannot be read, which is noted once."""
     record = one.entry.record
     if record is None or record.components.data is None:
         return None
@@ -225,27 +222,43 @@ def _samples_of(store: Store, one: _Opened, known: dict[str, SampleSet | None]) 
 
 
 # ---------------------------------------------------------------- checkpoints
-def _optimizers(store: Store, opened: list[_Opened]) -> tuple[Any, ...]:
-    columns = [
-        None
-        if (manifest := one.manifest) is None
-        else one.attempt("the optimizers", lambda m=manifest: optimizer_facts(store, m))
-        for one in opened
-    ]
+def _optimizers(store: Store, opened: list[_Opened]) -> tuple[Row, ...]:
+    def facts(manifest: Manifest) -> Any:
+        return optimizer_facts(store, manifest)
+
+    if not _all_saved(opened):
+        return ()
+    columns = [_of_manifest(one, "the optimizers", facts) for one in opened]
+    if any(
+        column == {} for column in columns
+    ):  # beside nothing, each setting would be a difference
+        columns = [_classes_alone(column) for column in columns]
     return rows_of(columns, only_different=True, counts=False)
 
 
-def _metrics(opened: list[_Opened]) -> tuple[Any, ...]:
-    columns = [
-        None
-        if (manifest := one.manifest) is None
-        else one.attempt("the metrics", manifest.metric_values)
-        for one in opened
-    ]
+def _classes_alone(facts: dict[str, Any] | None) -> dict[str, Any] | None:
+    return facts and {key: value for key, value in facts.items() if key.endswith(".class")}
+
+
+def _metrics(opened: list[_Opened]) -> tuple[Row, ...]:
+    columns = [_of_manifest(one, "the metrics", lambda m: m.metric_values()) for one in opened]
     return rows_of(columns, only_different=False, counts=False)
 
 
-def _environment(opened: list[_Opened]) -> tuple[Any, ...]:
+def _all_saved(opened: list[_Opened]) -> bool:
+    """Tell whether each side has a checkpoint: beside none, everything of it would be a difference."""
+    return all(one.side.step is not None for one in opened)
+
+
+def _of_manifest(one: _Opened, what: str, read: Callable[[Manifest], Any]) -> Any:
+    """Return what `read` finds; nothing without a checkpoint, None if it cannot be read."""
+    manifest = one.manifest
+    if manifest is None:
+        return {} if one.side.step is None else None
+    return one.attempt(what, lambda: read(manifest))
+
+
+def _environment(opened: list[_Opened]) -> tuple[Row, ...]:
     """Versions and facts of where an experiment began, and of what wrote the checkpoint."""
     columns: list[dict[str, Any] | None] = []
     for one in opened:
@@ -253,7 +266,7 @@ def _environment(opened: list[_Opened]) -> tuple[Any, ...]:
             columns.append(None)
             continue
         found: dict[str, Any] = dict(one.entry.record.environment)
-        if one.manifest is not None:
+        if one.manifest is not None and _all_saved(opened):
             found |= {f"saved with {name}": v for name, v in one.manifest.versions.items()}
         columns.append(found)
     return rows_of(columns, only_different=True, counts=False)
@@ -323,7 +336,8 @@ def _moved(
     for prefix in sorted(prefixes[0] & prefixes[1]):
         if prefix.startswith("training/"):
             continue
-        specs, classes = [], []
+        specs: list[dict[str, Spec]] = []
+        classes: list[dict[str, str]] = []
         for one, source in zip(opened, sources, strict=True):
             specs.append(
                 {
@@ -334,7 +348,7 @@ def _moved(
             )
             document = _document(store, one)
             classes.append({} if document is None else classes_of(document, prefix.rstrip("/")))
-        _, moved = match_tensors(*specs, *classes)
+        _, moved = match_tensors(specs[0], specs[1], classes[0], classes[1])
         found |= {f"{prefix}{new}": f"{prefix}{old}" for new, old in moved.items()}
     return found
 

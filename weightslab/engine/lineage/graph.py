@@ -66,6 +66,7 @@ class LineageEdge:
         step, revision: the checkpoint it left from; None where none was saved.
         child_step: the first checkpoint it led to; None where none was saved.
         exact: nothing else was current in between; None: unknown.
+        created_at: aware UTC time of the checkpoint, or the record, that tells of it.
     """
 
     parent: str
@@ -75,10 +76,12 @@ class LineageEdge:
     revision: int | None = None
     child_step: int | None = None
     exact: bool | None = None
+    created_at: datetime | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as plain JSON values."""
-        return {name: getattr(self, name) for name in self.__slots__}
+        found = {name: getattr(self, name) for name in self.__slots__}
+        return found | {"created_at": self.created_at and self.created_at.isoformat()}
 
 
 class Lineage:
@@ -287,7 +290,7 @@ def lineage(root: Holder) -> Lineage:
 
     Experiments that were deleted are in it as missing as long as others name them.
     """
-    origins = root.catalog.origins()
+    origins = root.catalog.memory.origins()
     proven = tuple(edge for entry in origins.crossings for edge in _departures(entry))
     nodes = {
         entry.exp_hash: _node(entry, origins.num_checkpoints.get(entry.exp_hash, 0))
@@ -295,7 +298,12 @@ def lineage(root: Holder) -> Lineage:
     }
     led_to = {edge.child for edge in proven}
     stated = tuple(
-        LineageEdge(parent=node.changed_from, child=node.exp_hash, kind=STATED)
+        LineageEdge(
+            parent=node.changed_from,
+            child=node.exp_hash,
+            kind=STATED,
+            created_at=node.created_at,
+        )
         for node in nodes.values()
         if node.changed_from is not None and node.exp_hash not in led_to
     )
@@ -343,4 +351,5 @@ def _departures(entry: CheckpointEntry) -> Iterable[LineageEdge]:
             revision=link.revision if leaves else None,
             child_step=own.step if at == len(stops) - 2 else None,
             exact=link.exact,
+            created_at=entry.created_at,
         )

@@ -29,23 +29,26 @@ def draw(
     for edge in edges:
         if edge.parent != edge.child:
             incoming.setdefault(edge.child, {}).setdefault(edge.parent, edge)
-    chosen = {h: _trunk(nodes, h, incoming.get(h, {})) for h in nodes}
+    ages = {exp_hash: _age(node) for exp_hash, node in nodes.items()}
+    chosen = {h: _trunk(ages, h, incoming[h]) if h in incoming else None for h in nodes}
     children: dict[str | None, list[str]] = {}
-    for exp_hash, edge in chosen.items():
-        children.setdefault(None if edge is None else edge.parent, []).append(exp_hash)
+    for exp_hash, trunk in chosen.items():
+        children.setdefault(None if trunk is None else trunk.parent, []).append(exp_hash)
     order = _from_roots(children)
     sizes = dict.fromkeys(nodes, 1)
     for exp_hash in reversed(order):
-        edge = chosen[exp_hash]
-        if edge is not None:
-            sizes[edge.parent] += sizes[exp_hash]
+        trunk = chosen[exp_hash]
+        if trunk is not None:
+            sizes[trunk.parent] += sizes[exp_hash]
     lines = []
     todo = [(exp_hash, "", "") for exp_hash in reversed(children.get(None, []))]
     while todo:
         exp_hash, before, mark = todo.pop()
         told = _told(nodes[exp_hash], chosen[exp_hash], incoming.get(exp_hash, {}), names)
         lines.append(plain_line(f"{before}{mark}{told}"))
-        own = sorted(children.get(exp_hash, []), key=lambda h: sizes[h])
+        own = children.get(exp_hash, [])
+        if len(own) > 1:
+            own.sort(key=sizes.__getitem__)
         base = before + ("| " if mark == "|-" else "")
         todo += [(h, base, "" if at == len(own) - 1 else "|-") for at, h in enumerate(own)][::-1]
     return "\n".join(lines)
@@ -59,14 +62,13 @@ def _from_roots(children: Mapping[str | None, list[str]]) -> list[str]:
 
 
 def _trunk(
-    nodes: Mapping[str, LineageNode], exp_hash: str, incoming: Mapping[str, LineageEdge]
+    ages: Mapping[str, tuple[int, float, str]], exp_hash: str, incoming: Mapping[str, LineageEdge]
 ) -> LineageEdge | None:
     """Return the edge below which an experiment is drawn: from an older one, so that it ends.
 
     What was trained in before what was only stated; those that are gone are taken for the oldest.
     """
-    own = _age(nodes[exp_hash])
-    older = [edge for edge in incoming.values() if _age(nodes[edge.parent]) < own]
+    older = [edge for edge in incoming.values() if ages[edge.parent] < ages[exp_hash]]
     return min(older, key=lambda e: e.kind == "stated", default=None)
 
 

@@ -135,7 +135,7 @@ def _redacted_code(code: CodeState | None, redactor: Redactor) -> tuple[CodeStat
     if code is None:
         return None, 0
     diff, in_diff = redactor.text(code.diff)
-    names = {"branch": code.branch, "remote": code.remote, "folder": code.folder}
+    names: dict[str, Any] = {"branch": code.branch, "remote": code.remote, "folder": code.folder}
     names |= {"binary": code.binary, "untracked": code.untracked}
     told, in_names = redactor.document(names)
     told |= {"binary": tuple(told["binary"]), "untracked": tuple(told["untracked"])}

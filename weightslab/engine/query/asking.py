@@ -6,6 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from weightslab.engine.errors import FilterError
 from weightslab.engine.query.fields import fields_of, resolve, unknown_key
 from weightslab.engine.query.language import parse_filter, parse_order
 from weightslab.engine.query.listing import (
@@ -14,9 +15,9 @@ from weightslab.engine.query.listing import (
     Listing,
 )
 from weightslab.engine.query.sql import CHECKPOINTS, EXPERIMENTS, Compiler, Sql, joined
-from weightslab.engine.query.values import glob_matches
 from weightslab.engine.repository.consulting import Needs
 from weightslab.engine.repository.fact_tables import experiment_number, to_text
+from weightslab.engine.repository.index_rows import IndexFailedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,6 +41,8 @@ _OF_CHECKPOINTS: Final = frozenset(
     {"metric", "step", "revision", "sequence", "size", "checkpoints", "damaged"}
 )
 _OF_NOTES: Final = frozenset({"name", "tag", "note", "pinned"})
+# what SQLite says of expressions beyond its limits, which differ between builds
+_TOO_DEEP: Final = ("parser stack overflow", "too large", "too many SQL variables")
 _BEYOND: Final = 2.0**63  # above it numbers lie in the index as floats
 
 
@@ -245,7 +248,7 @@ class _Search:
         may_drive: bool = True,
     ) -> None:
         self._root, self._scope, self._limit, self._exp_hash = root, scope, limit, exp_hash
-        self._condition, self._order = Sql("1"), Sql("")
+        self._condition, self._order, self._where = Sql("1"), Sql(""), where or ""
         used: list[_Used] = []
         now, driver, self._rows = root.clock(), None, scope.rows
         if where is not None:
@@ -323,7 +326,6 @@ class _Search:
             rows: FROM clause, in place of that of the scope.
             limit: in place of that which was asked for.
         """
-        desk.define("glob_matches", glob_matches, 2)
         parts = [self._condition] + ([extra] if extra is not None else [])
         row = "f" if self._scope is CHECKPOINTS else "e"
         if self._exp_hash is not None:
@@ -335,7 +337,14 @@ class _Search:
         limit = self._limit if limit is None else limit
         values = [*condition.values, *self._order.values, -1 if limit is None else limit]
         text = f"SELECT {columns} FROM {rows} WHERE {condition.text} ORDER BY {keys} LIMIT ?"
-        return desk.run(text, values)
+        try:
+            return desk.run(text, values)
+        except IndexFailedError as error:
+            if not any(words in str(error) for words in _TOO_DEEP):
+                raise
+            raise FilterError(
+                "the filter is nested too deeply", text=self._where, position=0
+            ) from error
 
 
 _TABLES: Final = {

@@ -70,6 +70,7 @@ _SHARED: Final = {
     "data.digest": "data",
 }
 _OF_ROWS: Final = ("metric", "config")  # kinds that have a table of their own
+_GROUP: Final = 40  # parts of one expression
 _NEGATIVE: Final = ("!=", "!~", "not in")
 _COUNT: Final = "(SELECT count(*) FROM facts c WHERE c.experiment = {}.experiment)"
 CHECKPOINTS: Final = Scope(
@@ -153,6 +154,8 @@ class Compiler:
         return self._part(node)
 
     def _part(self, node: Node) -> Sql:
+        if isinstance(node, Not) and isinstance(node.part, Not):
+            return self._part(node.part.part)
         if isinstance(node, Not):
             before, self._is_inside_not = self._is_inside_not, True
             found = self._part(node.part).within("(({}) IS NOT TRUE)")
@@ -384,13 +387,14 @@ class Compiler:
 
 
 def joined(parts: Sequence[Sql], is_every: bool) -> Sql:
-    """Return all parts joined, as a balanced tree: SQLite takes expressions up to some depth."""
+    """Return all parts joined; many in groups, as SQLite takes expressions up to some depth."""
     if len(parts) == 1:
         return parts[0]
-    half = len(parts) // 2
-    left, right = joined(parts[:half], is_every), joined(parts[half:], is_every)
-    word = "AND" if is_every else "OR"
-    return Sql(f"({left.text} {word} {right.text})", left.values + right.values)
+    if len(parts) > _GROUP:
+        groups = [parts[at : at + _GROUP] for at in range(0, len(parts), _GROUP)]
+        return joined([joined(group, is_every) for group in groups], is_every)
+    text = (" AND " if is_every else " OR ").join(part.text for part in parts)
+    return Sql(f"({text})", [value for part in parts for value in part.values])
 
 
 def number_test(column: str, operator: str, number: float) -> Sql:

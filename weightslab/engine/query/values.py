@@ -9,7 +9,7 @@ from typing import Final
 
 from weightslab.engine.repository.fact_tables import to_microseconds
 
-__all__ = ["Span", "glob_matches", "read_number", "read_quantity", "read_span"]
+__all__ = ["Span", "read_number", "read_quantity", "read_span"]
 
 _NUMBER: Final = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?\Z")
 _WORDS: Final = {"nan": "nan", "inf": "inf", "+inf": "inf", "-inf": "-inf"}
@@ -99,40 +99,3 @@ def _date(word: str) -> Span | None:
 def _span(start: datetime, length: timedelta) -> Span:
     begin = to_microseconds(start)
     return Span(begin, begin + length // timedelta(microseconds=1))
-
-
-def glob_matches(pattern: str, text: str | None) -> bool:
-    """Tell whether a text holds what `~` asks for; letters are equal in both cases.
-
-    With `*` (any text) or `?` (one character) the pattern is that of the whole text, else a part of
-    it. O(pattern x text).
-    """
-    if not isinstance(text, str):
-        return False
-    pattern, text = pattern.casefold(), text.casefold()
-    if "*" not in pattern and "?" not in pattern:
-        return pattern in text
-    head, *pieces = pattern.split("*")
-    if not pieces:
-        return len(head) == len(text) and _fits(head, text, 0)
-    if not _fits(head, text, 0):
-        return False
-    at, tail = len(head), pieces.pop()
-    for piece in pieces:  # the first place is as good as every later one
-        places = range(at, len(text) - len(piece) + 1)
-        found = text.find(piece, at) if "?" not in piece else _first(piece, text, places)
-        if found < 0:
-            return False
-        at = found + len(piece)
-    end = len(text) - len(tail)
-    return end >= at and _fits(tail, text, end)
-
-
-def _first(piece: str, text: str, places: range) -> int:
-    return next((at for at in places if _fits(piece, text, at)), -1)
-
-
-def _fits(piece: str, text: str, at: int) -> bool:
-    if at + len(piece) > len(text):
-        return False
-    return all(p in ("?", c) for p, c in zip(piece, text[at : at + len(piece)], strict=True))

@@ -23,16 +23,15 @@ from weightslab.engine.errors import (
 from weightslab.engine.repository import layout
 from weightslab.engine.repository.experiment import ExperimentRecord
 from weightslab.engine.repository.manifest import Manifest
-from weightslab.engine.repository.origins import Origins
 from weightslab.engine.values import ParentLink
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Sequence
     from datetime import datetime
 
     from weightslab.engine.repository.consulting import Desk, Needs
     from weightslab.engine.repository.layout import CheckpointName
-    from weightslab.engine.repository.origins import Sampled
+    from weightslab.engine.repository.memory import Memory
     from weightslab.engine.storage.store import KeyStat, Store
     from weightslab.engine.values import FileRecord, TensorRecord
 
@@ -151,24 +150,10 @@ class Catalog(Protocol):
         """
         ...
 
-    def origins(self) -> Origins:
-        """Return where the experiments came from."""
+    @property
+    def memory(self) -> Memory:
+        """What is remembered for lineage and audits."""
         ...
-
-    def samplers(self, exp_hash: str) -> dict[CheckpointName, Sampled]:
-        """Return what is remembered of samplers; a checkpoint that is not there has to be read."""
-        ...
-
-    def recall_samples(self) -> dict[str, str]:
-        """Return what `keep_samples` was given for samples files that have not changed since."""
-        ...
-
-    def keep_samples(self, made: Mapping[str, str], stamps: Mapping[str, str | None]) -> None:
-        """Remember what was made of samples files, where `stamps` are those taken before."""
-        ...
-
-    def stamp_samples(self, exp_hash: str) -> str | None:
-        """Return what tells that the samples file of an experiment is the same; None while unsure."""
 
     def consult(self, needs: Needs, question: Callable[[Desk], T]) -> T:
         """Ask an index of the root a question of one's own, see `query`.
@@ -193,6 +178,13 @@ class ScanCatalog:
         self._experiments: dict[str, tuple[KeyStat, ExperimentEntry]] = {}
         self._tensors: dict[CheckpointName, dict[str, TensorPlace]] = {}
 
+    @property
+    def memory(self) -> Memory:
+        """What is remembered for lineage and audits: nothing."""
+        from weightslab.engine.repository.memory import ScanMemory  # which knows the index
+
+        return ScanMemory(self)
+
     def refresh(self) -> None:
         """Forget everything remembered."""
         self._checkpoints.clear()
@@ -207,8 +199,8 @@ class ScanCatalog:
 
     def _is_experiment(self, exp_hash: str) -> bool:
         # a folder that lost its record and still has checkpoints is a damaged experiment
-        return self._store.stat(layout.experiment_key(exp_hash)) is not None or bool(
-            self._manifest_names(exp_hash)
+        return self._store.stat(layout.experiment_key(exp_hash)) is not None or has_manifests(
+            self._store, exp_hash
         )
 
     def experiments(self) -> list[ExperimentEntry]:
@@ -263,25 +255,6 @@ class ScanCatalog:
                     if digest in wanted:
                         found.setdefault(digest, []).append(place)
         return found
-
-    def origins(self) -> Origins:
-        """Return where the experiments came from. O(checkpoints of the root)."""
-        return Origins.of(e for h in self.exp_hashes() for e in self.checkpoints(h))
-
-    def samplers(self, exp_hash: str) -> dict[CheckpointName, Sampled]:  # noqa: ARG002
-        """Return nothing: nothing is remembered of samplers here."""
-        return {}
-
-    def recall_samples(self) -> dict[str, str]:
-        """Return nothing: nothing is remembered of samples files here."""
-        return {}
-
-    def keep_samples(self, made: Mapping[str, str], stamps: Mapping[str, str | None]) -> None:
-        """Remember nothing."""
-
-    def stamp_samples(self, exp_hash: str) -> str | None:  # noqa: ARG002
-        """Return None: nothing is remembered of samples files here."""
-        return None
 
     def consult(self, needs: Needs, question: Callable[[Desk], T]) -> T:
         """Ask an index that is made for the question. O(everything)."""
@@ -341,7 +314,7 @@ def examine_experiment(store: Store, exp_hash: str) -> tuple[ExperimentEntry | N
     """
     key = layout.experiment_key(exp_hash)
     if store.stat(key) is None:
-        if not manifest_names(store, exp_hash):
+        if not has_manifests(store, exp_hash):
             return None, False
         return ExperimentEntry(exp_hash=exp_hash, damaged="experiment.json is missing"), False
     try:
@@ -376,6 +349,14 @@ def by_age(entries: Iterable[ExperimentEntry]) -> list[ExperimentEntry]:
     good = [e for e in found if e.record is not None]
     good.sort(key=lambda e: (e.record.created_at, e.exp_hash) if e.record else ())
     return good + [e for e in found if e.record is None]
+
+
+def has_manifests(store: Store, exp_hash: str) -> bool:
+    """Tell whether an experiment has checkpoints; one whose folder cannot be read may have some."""
+    try:
+        return bool(manifest_names(store, exp_hash))
+    except CheckpointError:
+        return True  # a link in place of the folder hides no other experiment
 
 
 def manifest_names(store: Store, exp_hash: str) -> list[CheckpointName]:

@@ -88,10 +88,6 @@ class Desk:
         """Execute one SELECT."""
         return self._index.run(statement, *values)
 
-    def define(self, name: str, function: Callable[..., Any], num_values: int) -> None:
-        """Make a pure function known to SQL."""
-        self._index.define(name, function, num_values)
-
     def checkpoints(self, numbers: Sequence[int]) -> list[CheckpointEntry]:
         """Return checkpoints by their numbers in the index, each proven.
 

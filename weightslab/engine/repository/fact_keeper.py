@@ -23,7 +23,7 @@ from weightslab.engine.repository.fact_tables import (
 )
 from weightslab.engine.repository.index_rows import key_of, record_to_text
 from weightslab.engine.repository.notes import ExperimentNotes, read_notes
-from weightslab.engine.repository.stamps import NO_FOLDER
+from weightslab.engine.repository.stamps import MISSING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -58,12 +58,13 @@ class FactKeeper:
         self._lister = lister
         self._known: dict[str, dict[str, str]] = {}  # kind -> experiment -> stamp, as in the index
         self._keys: dict[str, dict[str, str]] = {}  # kind -> experiment -> its folder
+        self._read_now: set[tuple[str, str]] = set()  # (kind, experiment), for this question
         self._data_version: int | None = None
         self._unsure: set[str] = set()  # folders whose record is damaged, missing, or young
 
-    def forget(self) -> None:
-        """Take nothing for known any more."""
-        self._known.clear()
+    def begin(self) -> None:
+        """Begin a question: what is read from now on counts for it, however young it is."""
+        self._read_now.clear()
 
     def _load(self, index: Index, kind: str) -> dict[str, str]:
         version = index.run("PRAGMA data_version")[0][0]
@@ -98,7 +99,8 @@ class FactKeeper:
                 self._drop(exp_hash)
         else:
             there = sorted({*named, *self._unsure})
-        changed = [h for h in there if not self._is_known(known, h)]
+        keys = {exp_hash: layout.experiment_key(exp_hash) for exp_hash in there}
+        changed = list(self._stamps.changed(keys, known, folders=False))
         for batch in _batches(changed):
             with index.batch():
                 for exp_hash in batch:
@@ -107,10 +109,6 @@ class FactKeeper:
     def hashes(self, index: Index) -> list[str]:
         """Return the experiments that the records were last read of."""
         return list(self._load(index, "record"))
-
-    def _is_known(self, known: dict[str, str], exp_hash: str) -> bool:
-        stamp = known.get(exp_hash)
-        return bool(stamp) and self._stamps.file(layout.experiment_key(exp_hash)) == stamp
 
     def _read_record(self, index: Index, known: dict[str, str], exp_hash: str) -> None:
         entry = self._lister.one(exp_hash)
@@ -160,12 +158,13 @@ class FactKeeper:
             if exp_hash not in folders:
                 folders[exp_hash] = _PLACES[kind][0](exp_hash)
         keys = {exp_hash: folders[exp_hash] for exp_hash in exp_hashes}
-        changed = list(self._stamps.changed(keys, known).items())
+        changed = list(self._stamps.changed(keys, known, folders=True).items())
         for batch in _batches(changed):
             with index.batch():
                 for exp_hash, stamp in batch:
                     source = stamp, self._files(kind, exp_hash)
                     known[exp_hash] = read(index, exp_hash, source)
+                    self._read_now.add((kind, exp_hash))
 
     def _files(self, kind: str, exp_hash: str) -> str:
         """Return what is equal while the files in a folder are the same; empty if that is not sure."""
@@ -180,7 +179,7 @@ class FactKeeper:
 
     def _read_config(self, index: Index, exp_hash: str, source: tuple[str, str]) -> str:
         values: dict[str, tuple[str, Any]] = {}
-        if source[0] != NO_FOLDER:
+        if source[0] != MISSING:
             try:
                 values = flat_config(self._newest_config(exp_hash))
             except CheckpointError:  # its keys are missing until it can be read
@@ -196,7 +195,7 @@ class FactKeeper:
         return config_from_bytes(self._store.map(key), name=file)
 
     def _read_notes(self, index: Index, exp_hash: str, source: tuple[str, str]) -> str:
-        if source[0] == NO_FOLDER:
+        if source[0] == MISSING:
             notes = ExperimentNotes(exp_hash=exp_hash)
         else:
             notes = read_notes(self._store, exp_hash)
@@ -207,13 +206,15 @@ class FactKeeper:
 
     def is_proven(self, index: Index, kind: str, exp_hash: str) -> bool:
         """Tell whether each file is the one that facts were read from; else they are read again."""
+        if (kind, exp_hash) in self._read_now:
+            return True
         known, number = self._known.get(kind, {}), experiment_number(exp_hash)
         found = index.run(
             "SELECT stamp, files FROM sources WHERE kind = ? AND experiment = ?", kind, number
         )
         if found and found[0][0] == known.get(exp_hash):
             stamp, files = found[0]
-            if stamp == NO_FOLDER or (files and files == self._files(kind, exp_hash)):
+            if stamp == MISSING or (files and files == self._files(kind, exp_hash)):
                 return True
         known.pop(exp_hash, None)
         return False

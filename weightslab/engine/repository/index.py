@@ -29,6 +29,7 @@ from weightslab.engine.repository.fact_tables import (
     put_facts,
     remove_facts,
 )
+from weightslab.engine.repository.globs import glob_matches
 from weightslab.engine.repository.index_file import remove_index
 from weightslab.engine.repository.index_rows import (
     IndexFailedError,
@@ -46,10 +47,10 @@ from weightslab.engine.repository.layout import CheckpointName
 from weightslab.engine.storage.holder import boot_id
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from weightslab.engine.repository.catalog import CheckpointEntry, TensorPlace
+    from weightslab.engine.repository.catalog import TensorPlace
     from weightslab.engine.values import FileRecord
 
 __all__ = ["Index", "open_index"]
@@ -157,6 +158,7 @@ class Index:
                 raise IndexFailedError("it is damaged", is_damaged=True)
             self.run(f"PRAGMA user_version = {boot}")
         self.run("PRAGMA synchronous = NORMAL")
+        self._connection.create_function("glob_matches", 2, glob_matches, deterministic=True)
         if self.path is not None:
             try:
                 os.utime(self.path)  # so that it counts as used
@@ -179,13 +181,6 @@ class Index:
         """Execute one statement for each row."""
         try:
             self._connection.executemany(statement, rows)
-        except _SQLITE_ERRORS as error:
-            raise _failure(error) from error
-
-    def define(self, name: str, function: Callable[..., Any], num_values: int) -> None:
-        """Make a pure function known to SQL."""
-        try:
-            self._connection.create_function(name, num_values, function, deterministic=True)
         except _SQLITE_ERRORS as error:
             raise _failure(error) from error
 
@@ -220,22 +215,17 @@ class Index:
         """Note that the rows of an experiment are complete for this state of its folder."""
         self.run("INSERT OR REPLACE INTO folders VALUES (?, ?)", exp_hash, stamp)
 
-    def records(self) -> dict[str, tuple[str, str]]:
-        """Return experiment -> (stamp, body)."""
+    def records(self, exp_hash: str | None = None) -> dict[str, tuple[str, str]]:
+        """Return experiment -> (stamp, body), of all or of one."""
         found = {}
-        for exp_hash, stamp, body, seal in self.run("SELECT * FROM records"):
-            check_seal(seal, exp_hash, stamp, body)
-            found[exp_hash] = stamp, body
+        rows = self.run(
+            "SELECT * FROM records WHERE exp_hash = ?" if exp_hash else "SELECT * FROM records",
+            *filter(None, [exp_hash]),
+        )
+        for name, stamp, body, seal in rows:
+            check_seal(seal, name, stamp, body)
+            found[name] = stamp, body
         return found
-
-    def record(self, exp_hash: str) -> tuple[str, str] | None:
-        """Return (stamp, body) of one experiment."""
-        for stamp, body, seal in self.run(
-            "SELECT stamp, body, seal FROM records WHERE exp_hash = ?", exp_hash
-        ):
-            check_seal(seal, exp_hash, stamp, body)
-            return stamp, body
-        return None
 
     def numbered(self, numbers: Sequence[int]) -> dict[int, IndexRow]:
         """Return the rows of checkpoints by their numbers in the index, in that order."""
@@ -351,56 +341,6 @@ class Index:
                 rows = [(key, file) for key in unpack_keys(keys)]
                 self.run_many("DELETE FROM tensors WHERE key = ? AND file = ?", rows)
             self.run("DELETE FROM files WHERE id = ?", file)
-
-    # ------------------------------------------------------------ origins
-    def put_origin(self, name: CheckpointName, *, crosses: bool, samplers: str) -> None:
-        """Write what a checkpoint that has a row tells of its origin."""
-        self.run(
-            "INSERT OR REPLACE INTO origins SELECT id, ?, ?, ? FROM checkpoints"
-            " WHERE exp_hash = ? AND step = ? AND revision = ?",
-            *(crosses, samplers, seal_of(int(crosses), samplers)),
-            *(name.exp_hash, name.step, name.revision),
-        )
-
-    def crossings(self) -> list[CheckpointEntry]:
-        """Return the checkpoints that cross. O(these)."""
-        found = self.run(
-            f"SELECT {_COLUMNS} FROM checkpoints"  # noqa: S608 - both tables have a seal
-            " WHERE id IN (SELECT checkpoint FROM origins WHERE crosses)"
-        )
-        return [row_of(values).entry for values in found]
-
-    def counts(self) -> dict[str, int]:
-        """Return experiment -> number of checkpoints. O(checkpoints), 0.1 us each."""
-        return dict(self.run("SELECT exp_hash, count(*) FROM checkpoints GROUP BY exp_hash"))
-
-    def samplers(self, exp_hash: str) -> dict[CheckpointName, str]:
-        """Return checkpoint -> text of its samplers, for those of an experiment that have some."""
-        found = self.run(
-            "SELECT step, revision, crosses, samplers, origins.seal FROM checkpoints"
-            " JOIN origins ON id = checkpoint WHERE exp_hash = ? AND samplers != ''",
-            exp_hash,
-        )
-        texts = {}
-        for step, revision, crosses, samplers, seal in found:
-            check_seal(seal, crosses, samplers)
-            name = CheckpointName(exp_hash=exp_hash, step=step, revision=revision)
-            texts[name] = samplers
-        return texts
-
-    def samples(self) -> dict[str, tuple[str, str]]:
-        """Return experiment -> (stamp, body) of samples files."""
-        found = {}
-        for exp_hash, stamp, body, seal in self.run("SELECT * FROM samples"):
-            check_seal(seal, exp_hash, stamp, body)
-            found[exp_hash] = stamp, body
-        return found
-
-    def put_samples(self, made: Mapping[str, tuple[str, str]]) -> None:
-        """Write what was made of samples files: (stamp, body)."""
-        rows = [(h, stamp, body, seal_of(h, stamp, body)) for h, (stamp, body) in made.items()]
-        with self.batch():
-            self.run_many("INSERT OR REPLACE INTO samples VALUES (?, ?, ?, ?)", rows)
 
     # ------------------------------------------------------------ tensors
     def files_with(self, digest: str) -> list[int]:

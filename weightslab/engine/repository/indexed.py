@@ -17,6 +17,7 @@ import logging
 import os
 import threading
 from collections import deque
+from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from weightslab.engine.errors import CheckpointError, LockedError
@@ -40,14 +41,7 @@ from weightslab.engine.repository.index_rows import (
     IndexRow,
 )
 from weightslab.engine.repository.listing import ExperimentLister
-from weightslab.engine.repository.origins import (
-    Origins,
-    crosses,
-    in_sequence,
-    sampled_from_text,
-    sampled_to_text,
-    samplers_of,
-)
+from weightslab.engine.repository.memory import IndexedMemory, note_origin
 from weightslab.engine.repository.stamps import LocalStamps
 
 if TYPE_CHECKING:
@@ -63,8 +57,6 @@ if TYPE_CHECKING:
     from weightslab.engine.repository.consulting import Needs
     from weightslab.engine.repository.index import Index
     from weightslab.engine.repository.layout import CheckpointName
-    from weightslab.engine.repository.manifest import Manifest
-    from weightslab.engine.repository.origins import Sampled
     from weightslab.engine.storage.store import Store
 
 __all__ = ["IndexedCatalog"]
@@ -94,6 +86,7 @@ class IndexedCatalog:
         self._lock = threading.RLock()
         self._index: Index | None = None
         self._may_use_file = True
+        self.memory = IndexedMemory(self)
         self._forget()
 
     def _forget(self) -> None:
@@ -174,7 +167,7 @@ class IndexedCatalog:
         """
         if exp_hash is not None:
             return newest_of(self.checkpoints(exp_hash))
-        return self._answer(self._newest)
+        return self._answer(partial(_newest, self))
 
     def locate(self, digests: Collection[str]) -> dict[str, list[TensorPlace]]:
         """Return digest -> places where these bytes are committed; absent for unknown ones.
@@ -189,139 +182,13 @@ class IndexedCatalog:
 
         return self._answer(look)
 
-    def origins(self) -> Origins:
-        """Return where the experiments came from. O(experiments + crossings) once looked at."""
-
-        def look() -> Origins:
-            index = self._look_around()
-            return Origins(num_checkpoints=index.counts(), crossings=in_sequence(index.crossings()))
-
-        return self._answer(look)
-
-    def samplers(self, exp_hash: str) -> dict[CheckpointName, Sampled]:
-        """Return what is remembered of samplers; a checkpoint that is not there has to be read."""
-
-        def look() -> dict[CheckpointName, Sampled]:
-            if self._index is None or exp_hash not in self._loaded:
-                return {}
-            texts = self._index.samplers(exp_hash)
-            told = {name: sampled_from_text(text) for name, text in texts.items()}
-            rows = self._rows.get(exp_hash, {}).items()
-            return {n: told.get(n, (r.entry.digest, ())) for n, r in rows if r.is_indexed}
-
-        return self._answer(look)
-
-    def recall_samples(self) -> dict[str, str]:
-        """Return what `keep_samples` was given for samples files that have not changed since."""
-
-        def look() -> dict[str, str]:
-            if self._index is None:
-                return {}
-            made = self._index.samples()
-            return {h: body for h, (stamp, body) in made.items() if stamp == self._of_samples(h)}
-
-        return self._answer(look)
-
-    def keep_samples(self, made: Mapping[str, str], stamps: Mapping[str, str | None]) -> None:
-        """Remember what was made of samples files, where `stamps` are those taken before."""
-
-        def keep() -> None:
-            rows = {h: (stamp, body) for h, body in made.items() if (stamp := stamps.get(h))}
-            if rows:
-                self._open().put_samples(rows)
-
-        self._answer(keep)
-
-    def stamp_samples(self, exp_hash: str) -> str | None:
-        """Return what tells that the samples file of an experiment is the same; None while unsure."""
-        return self._of_samples(exp_hash)
-
-    def _of_samples(self, exp_hash: str) -> str | None:
-        own = self._stamps.file(layout.data_key(exp_hash))
-        base = self._stamps.file(layout.samples_base_key(exp_hash))
-        return f"{own} {base}" if own and base != "" else None
-
     def consult(self, needs: Needs, question: Callable[[Desk], T]) -> T:
         """Ask the index a question of one's own, once it is brought up to what the question needs.
 
         Records, and the checkpoints of the root, are looked at as for `latest()`; the folders of
         configs and notes every time. What is answered is proven by stamps, else asked again.
         """
-        return self._answer(lambda: self._consult(needs, question))
-
-    def _consult(self, needs: Needs, question: Callable[[Desk], T]) -> T:
-        stale: set[str] | None = None
-        for _ in range(_MAX_ROUNDS):
-            index = self._bring_up(needs, stale)
-            desk = Desk(index, needs, self._is_proven, self._facts, self._lister, self._barred)
-            try:
-                return question(desk)
-            except StaleAnswerError as error:
-                stale = error.exp_hashes
-        raise LockedError(
-            f"{self._root} changes all the time; the question could not be answered",
-            hint="ask again",
-        )
-
-    def _bring_up(self, needs: Needs, stale: set[str] | None) -> Index:
-        index = self._open()
-        if stale is not None:
-            for exp_hash in stale:
-                self._loaded.discard(exp_hash)  # another process may have written the row
-                self._look_safely(exp_hash)
-            self._facts.records(index, stale)
-        elif needs.exp_hashes is not None:
-            self._seen.clear()
-            if needs.checkpoints:
-                self._look_at_some(index, needs.exp_hashes)
-            self._facts.records(index, needs.exp_hashes)
-        else:
-            if needs.checkpoints:
-                self._look_around()
-            stamp = self._stamps.names(layout.CHECKPOINTS)
-            is_known = stamp and stamp == self._facts_stamp and not self._is_thorough
-            self._facts.records(index, () if is_known else None)
-            self._facts_stamp = stamp
-        hashes = needs.exp_hashes
-        hashes = tuple(self._facts.hashes(index)) if hashes is None else hashes
-        if needs.configs:
-            self._facts.configs(index, hashes)
-        if needs.notes:
-            self._facts.notes(index, hashes)
-        return index
-
-    def _look_at_some(self, index: Index, exp_hashes: Sequence[str]) -> None:
-        if len(exp_hashes) == 1:
-            self._look_safely(exp_hashes[0])
-            return
-        damaged = index.damaged()
-        for exp_hash in exp_hashes:
-            is_sure = exp_hash not in damaged
-            self._check(index, exp_hash, self._look_safely, is_sure=is_sure)
-
-    def _is_proven(self, row: IndexRow) -> bool:
-        """Tell whether a manifest is still what the row says."""
-        name = row.entry.name
-        stamp = self._stamps.file(name.manifest_key)
-        if stamp and stamp == row.stamp:
-            return True
-        seen = self._rows.get(name.exp_hash, {}).get(name) if name in self._seen else None
-        return seen is not None and seen.entry == row.entry
-
-    def _look_safely(self, exp_hash: str) -> None:
-        """Look at an experiment; one whose folder cannot be read hides no other."""
-        try:
-            self._look(exp_hash)
-            self._barred.pop(exp_hash, None)
-        except CheckpointError as error:
-            if exp_hash not in self._barred:
-                logger.warning("the checkpoints of %s cannot be listed: %s", exp_hash, error)
-            self._barred[exp_hash] = str(error)
-            index = self._open()
-            index.remove(index.rows(exp_hash))
-            index.put_folder(exp_hash, "")
-            self._rows.pop(exp_hash, None)
-            self._watched.add(exp_hash)
+        return self._answer(lambda: _consult(self, needs, question))
 
     def _answer(self, question: Callable[[], T]) -> T:
         """Answer from the index; where it fails, once more without the file."""
@@ -494,7 +361,7 @@ class IndexedCatalog:
             return
         places = {} if found.manifest is None else places_of(found.manifest)
         index.put(row, places)
-        _write_origin(index, row.entry, found.manifest)
+        note_origin(index, row.entry, found.manifest)
         row.is_indexed = True
         if row.stamp and row.entry.name.exp_hash in self._recent:
             self._finder.remember(row.entry.name, row.stamp, places)
@@ -518,7 +385,7 @@ class IndexedCatalog:
         damaged = index.damaged()
         for exp_hash in self._watched | {*self._recent} | damaged:
             is_sure = exp_hash not in damaged
-            look_at = (is_sure and look) or self._look_safely
+            look_at = (is_sure and look) or partial(_look_safely, self)
             self._check(index, exp_hash, look_at, is_sure=is_sure)
         return index
 
@@ -548,7 +415,7 @@ class IndexedCatalog:
             batch = stale[start : start + _BATCH]
             with index.batch():
                 for exp_hash in batch:
-                    self._look_safely(exp_hash)
+                    _look_safely(self, exp_hash)
             for exp_hash in batch:  # the index has them: memory must not grow with the root
                 self._rows.pop(exp_hash, None)
             self._loaded -= set(batch)
@@ -557,37 +424,6 @@ class IndexedCatalog:
             index.forget(exp_hash)
             self._rows.pop(exp_hash, None)
         self._is_thorough = False
-
-    def _newest(self) -> CheckpointEntry | None:
-        folders = self._lister.folders() if self._index is None else []
-        if self._index is None and len(folders) <= _FEW:
-            seen_now = [row.entry for h in folders for row in self._look(h).values()]
-            good = (entry for entry in seen_now if entry.created_at is not None)
-            return max(good, key=recency, default=None)
-        index = self._look_around()
-        reloaded: set[str] = set()
-        while True:
-            found = index.newest()
-            if found is None:
-                return None
-            name = found.entry.name
-            seen = self._rows.get(name.exp_hash, {}).get(name) if name in self._seen else None
-            stamp = self._stamps.file(name.manifest_key)
-            is_read = seen is not None and seen.entry == found.entry
-            if is_read or (stamp and stamp == found.stamp) or name.exp_hash in reloaded:
-                return found.entry
-            self._loaded.discard(name.exp_hash)  # another process may have written the row
-            self._look(name.exp_hash)
-            reloaded.add(name.exp_hash)
-
-
-def _write_origin(index: Index, entry: CheckpointEntry, manifest: Manifest | None) -> None:
-    if manifest is None:
-        return
-    text = sampled_to_text(manifest.digest, samplers_of(manifest))
-    is_crossing = crosses(entry.name.exp_hash, entry.parent)
-    if text or is_crossing:
-        index.put_origin(entry.name, crosses=is_crossing, samplers=text)
 
 
 def _manifest_stamps(
@@ -623,3 +459,113 @@ def _take_in(
         row.is_indexed = old is not None and old.is_indexed and old.entry == found.entry
         rows[name] = row
     return passing
+
+
+def _consult(catalog: IndexedCatalog, needs: Needs, question: Callable[[Desk], T]) -> T:
+    stale: set[str] | None = None
+    catalog._facts.begin()
+    for _ in range(_MAX_ROUNDS):
+        index = _bring_up(catalog, needs, stale)
+        desk = Desk(
+            index,
+            needs,
+            partial(_is_proven, catalog),
+            catalog._facts,
+            catalog._lister,
+            catalog._barred,
+        )
+        try:
+            return question(desk)
+        except StaleAnswerError as error:
+            stale = error.exp_hashes
+    raise LockedError(
+        f"{catalog._root} changes all the time; the question could not be answered",
+        hint="ask again",
+    )
+
+
+def _bring_up(catalog: IndexedCatalog, needs: Needs, stale: set[str] | None) -> Index:
+    index = catalog._open()
+    if stale is not None:
+        for exp_hash in stale:
+            catalog._loaded.discard(exp_hash)  # another process may have written the row
+            _look_safely(catalog, exp_hash)
+        catalog._facts.records(index, stale)
+    elif needs.exp_hashes is not None:
+        catalog._seen.clear()
+        if needs.checkpoints:
+            _look_at_some(catalog, index, needs.exp_hashes)
+        catalog._facts.records(index, needs.exp_hashes)
+    else:
+        if needs.checkpoints:
+            catalog._look_around()
+        stamp = catalog._stamps.names(layout.CHECKPOINTS)
+        is_known = stamp and stamp == catalog._facts_stamp and not catalog._is_thorough
+        catalog._facts.records(index, () if is_known else None)
+        catalog._facts_stamp = stamp
+    hashes = needs.exp_hashes
+    hashes = tuple(catalog._facts.hashes(index)) if hashes is None else hashes
+    if needs.configs:
+        catalog._facts.configs(index, hashes)
+    if needs.notes:
+        catalog._facts.notes(index, hashes)
+    return index
+
+
+def _look_at_some(catalog: IndexedCatalog, index: Index, exp_hashes: Sequence[str]) -> None:
+    if len(exp_hashes) == 1:
+        _look_safely(catalog, exp_hashes[0])
+        return
+    damaged = index.damaged()
+    for exp_hash in exp_hashes:
+        is_sure = exp_hash not in damaged
+        catalog._check(index, exp_hash, partial(_look_safely, catalog), is_sure=is_sure)
+
+
+def _is_proven(catalog: IndexedCatalog, row: IndexRow) -> bool:
+    """Tell whether a manifest is still what the row says."""
+    name = row.entry.name
+    stamp = catalog._stamps.file(name.manifest_key)
+    if stamp and stamp == row.stamp:
+        return True
+    seen = catalog._rows.get(name.exp_hash, {}).get(name) if name in catalog._seen else None
+    return seen is not None and seen.entry == row.entry
+
+
+def _look_safely(catalog: IndexedCatalog, exp_hash: str) -> None:
+    """Look at an experiment; one whose folder cannot be read hides no other."""
+    try:
+        catalog._look(exp_hash)
+        catalog._barred.pop(exp_hash, None)
+    except CheckpointError as error:
+        if exp_hash not in catalog._barred:
+            logger.warning("the checkpoints of %s cannot be listed: %s", exp_hash, error)
+        catalog._barred[exp_hash] = str(error)
+        index = catalog._open()
+        index.remove(index.rows(exp_hash))
+        index.put_folder(exp_hash, "")
+        catalog._rows.pop(exp_hash, None)
+        catalog._watched.add(exp_hash)
+
+
+def _newest(catalog: IndexedCatalog) -> CheckpointEntry | None:
+    folders = catalog._lister.folders() if catalog._index is None else []
+    if catalog._index is None and len(folders) <= _FEW:
+        seen_now = [row.entry for h in folders for row in catalog._look(h).values()]
+        good = (entry for entry in seen_now if entry.created_at is not None)
+        return max(good, key=recency, default=None)
+    index = catalog._look_around()
+    reloaded: set[str] = set()
+    while True:
+        found = index.newest()
+        if found is None:
+            return None
+        name = found.entry.name
+        seen = catalog._rows.get(name.exp_hash, {}).get(name) if name in catalog._seen else None
+        stamp = catalog._stamps.file(name.manifest_key)
+        is_read = seen is not None and seen.entry == found.entry
+        if is_read or (stamp and stamp == found.stamp) or name.exp_hash in reloaded:
+            return found.entry
+        catalog._loaded.discard(name.exp_hash)  # another process may have written the row
+        catalog._look(name.exp_hash)
+        reloaded.add(name.exp_hash)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from weightslab.engine.repository import layout
-from weightslab.engine.repository.catalog import by_age, examine_experiment, manifest_names
+from weightslab.engine.repository.catalog import by_age, examine_experiment, has_manifests
 from weightslab.engine.repository.index_rows import record_from_text, record_to_text
 
 if TYPE_CHECKING:
@@ -40,8 +40,8 @@ class ExperimentLister:
 
     def _is_experiment(self, exp_hash: str) -> bool:
         # a folder that lost its record and still has checkpoints is a damaged experiment
-        return self._stamps.file(layout.experiment_key(exp_hash)) is not None or bool(
-            manifest_names(self._store, exp_hash)
+        return self._stamps.file(layout.experiment_key(exp_hash)) is not None or has_manifests(
+            self._store, exp_hash
         )
 
     def num_unknown(self) -> int:
@@ -68,8 +68,10 @@ class ExperimentLister:
     def preload(self, index: Index, exp_hashes: Iterable[str]) -> None:
         """Take records from the index, so that `one` need not read their files."""
         for exp_hash in exp_hashes:
-            if exp_hash not in self._known and (found := index.record(exp_hash)) is not None:
-                self._known[exp_hash] = found[0], record_from_text(exp_hash, found[1])
+            if exp_hash in self._known:
+                continue
+            for stamp, text in index.records(exp_hash).values():
+                self._known[exp_hash] = stamp, record_from_text(exp_hash, text)
 
     def all(self, index: Index | None) -> list[ExperimentEntry]:
         """Return all experiments, oldest first, damaged ones last; keeps what it read in `index`."""

@@ -117,14 +117,11 @@ class Provenance:
     def to_dict(self) -> dict[str, Any]:
         """Return it as plain JSON, without its key."""
         found: dict[str, Any] = {n: getattr(self, n) for n in self.__slots__ if n != "key"}
-        code = self.code and {name: getattr(self.code, name) for name in self.code.__slots__}
-        if code is not None:
-            code |= {"binary": list(code["binary"]), "untracked": list(code["untracked"])}
         return found | {
             "recorded_at": self.recorded_at.isoformat(),
             "command": list(self.command),
             "problems": list(self.problems),
-            "code": code,
+            "code": None if self.code is None else _plain(self.code),
         }
 
     @property
@@ -143,6 +140,11 @@ class Provenance:
     def to_bytes(self) -> bytes:
         """Render the sealed file."""
         return seal({"schema": SCHEMA, "schema_version": SCHEMA_VERSION, **self.to_dict()})
+
+
+def _plain(code: CodeState) -> dict[str, Any]:
+    found: dict[str, Any] = {name: getattr(code, name) for name in code.__slots__}
+    return found | {"binary": list(code.binary), "untracked": list(code.untracked)}
 
 
 def add_provenance(store: Store, record: Provenance) -> str | None:

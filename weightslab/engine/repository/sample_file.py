@@ -20,8 +20,6 @@ import io
 import json
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-import numpy as np
-
 from weightslab.engine.errors import DigestMismatchError, FormatError, InvalidManifestError
 from weightslab.engine.identity.base import Base, set_bits
 from weightslab.engine.identity.facets import key_of, keys_of
@@ -35,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     import h5py
+    import numpy as np
     import numpy.typing as npt
 
     Group = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], Texts]
@@ -81,6 +80,8 @@ def _whole(overlay: Overlay) -> bytes:
 
 def delta_to_bytes(samples: SampleSet) -> bytes:
     """Write what makes the set of its base, as an HDF5 file image."""
+    import numpy as np
+
     overlay = samples.overlay()
     base, rows = overlay.base, overlay.changed_rows()
     changed = Columns.of(*base.pick(rows))
@@ -108,6 +109,7 @@ def delta_to_bytes(samples: SampleSet) -> bytes:
 
 def _render(attributes: dict[str, str], groups: dict[str, Group], overlay: Overlay) -> bytes:
     import h5py
+    import numpy as np
 
     image = io.BytesIO()
     with h5py.File(image, "w") as file:
@@ -132,6 +134,8 @@ def _uid_of(key: int | bytes) -> int | str:
 
 
 def _write_set(group: h5py.Group, columns: Group) -> None:
+    import numpy as np
+
     texts = columns[2].ascending()
     _write(group, "int64", columns[0])
     _write(group, "decimal_text", columns[1])
@@ -205,6 +209,8 @@ def _reading(
 
 
 def _read_base(file: h5py.File) -> Base:
+    import numpy as np
+
     active = _read_set(_own(file, "active"))
     facets = _read_facets(file)
     if "discarded" not in file:
@@ -289,6 +295,8 @@ def _integers(group: h5py.Group, name: str) -> npt.NDArray[Any]:
 
 
 def _read_set(group: h5py.Group) -> Columns:
+    import numpy as np
+
     texts, counts = _dataset(group, "utf8"), _dataset(group, "utf8_lengths")
     size_bytes = texts.size
     if len(counts) > size_bytes + 1:  # one of them may be empty
@@ -304,6 +312,8 @@ def _read_set(group: h5py.Group) -> Columns:
 
 def _read_bounds(counts: h5py.Dataset, size_bytes: int) -> npt.NDArray[Any]:
     """Add lengths up to bounds, a chunk at a time: all of them would take twice what is kept."""
+    import numpy as np
+
     bounds = np.zeros(len(counts) + 1, np.uint32 if size_bytes < 1 << 32 else np.int64)
     end = 0
     for at in range(0, len(counts), _CHUNK):
@@ -353,4 +363,6 @@ class _Mapped(io.RawIOBase):
 
 
 def _plain(value: Any) -> Any:
+    import numpy as np
+
     return value.item() if isinstance(value, np.generic) else value

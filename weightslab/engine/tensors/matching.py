@@ -166,12 +166,11 @@ def _only_pairing(befores: list[str], afters: list[str]) -> list[tuple[str, str]
     """Pair paths by the one change of a prefix that leads from all of one list to all of the other."""
     if len(befores) == 1:
         return [(befores[0], afters[0])]
-    found = []
     for gone, come in dict.fromkeys(_renaming(befores[0], after) for after in afters):
         led = {_joined(come, path[len(gone) :].lstrip(".")): path for path in befores}
         if led.keys() == set(afters) and all(_is_below(path, gone) for path in befores):
-            found.append([(before, after) for after, before in led.items()])
-    return found[0] if len(found) == 1 else []
+            return [(before, after) for after, before in led.items()]  # no other can lead there
+    return []
 
 
 def _is_below(path: str, around: str) -> bool:

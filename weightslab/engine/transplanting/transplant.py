@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
 
-    from weightslab.engine.repository.catalog import CheckpointEntry, ExperimentEntry
+    from weightslab.engine.repository.catalog import Catalog, CheckpointEntry, ExperimentEntry
     from weightslab.engine.storage.journal import LocalJournal
-    from weightslab.engine.storage.store import Store
+    from weightslab.engine.storage.local import LocalStore
     from weightslab.engine.transplanting.report import TransplantReport
 
 __all__ = ["transplant"]
@@ -30,11 +30,8 @@ class Root(Protocol):
     read_only: bool
     clock: Callable[[], datetime]
     journal: LocalJournal
-
-    @property
-    def store(self) -> Store:
-        """Where its files are."""
-        ...
+    store: LocalStore
+    catalog: Catalog
 
     def at(self, reference: str) -> CheckpointEntry:
         """Return the checkpoint that a reference names."""
