@@ -1,12 +1,13 @@
 """Files of torch: read by the weights-only loader, equal to what was saved, whole or not at all."""
 
-import random
+import shutil
 
 import pytest
 import torch
 
 from weightslab.components import CheckpointManagerV2
 from weightslab.engine.errors import AlreadyExistsError, DigestMismatchError, ObjectNotFoundError
+from weightslab.engine.root import CheckpointRoot
 
 
 class Tied(torch.nn.Module):
@@ -15,8 +16,8 @@ class Tied(torch.nn.Module):
         self.body = torch.nn.Linear(4, 4)
         self.head = torch.nn.Linear(4, 3, bias=False)
         self.again = self.head
-        self.register_buffer("half", torch.arange(3).to(torch.bfloat16))
-        self.register_buffer("empty", torch.empty(0, 2))
+        self.register_buffer("brief", torch.arange(3).to(torch.bfloat16))
+        self.register_buffer("nothing", torch.empty(0, 2))
 
     def forward(self, x):
         return self.again(self.body(x))
@@ -24,7 +25,6 @@ class Tied(torch.nn.Module):
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
-    random.seed(0)
     torch.manual_seed(0)
     model = Tied()
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.25)
@@ -105,10 +105,6 @@ def test_what_does_not_read_back_gets_no_name(saved, tmp_path, monkeypatch):
 
 def test_damaged_bytes_are_not_exported(saved, tmp_path):
     root, exp_hash, _, _ = saved
-    import shutil
-
-    from weightslab.engine.root import CheckpointRoot
-
     shutil.copytree(root.path, tmp_path / "root")
     (file,) = (tmp_path / "root").rglob("*step_000003.safetensors")
     data = bytearray(file.read_bytes())
