@@ -8,6 +8,7 @@
       IntegrityError                         DigestMismatchError, TruncatedError,
                                              MissingObjectError, ExperimentHashClashError  exit 20
       FormatError (+ValueError)              UnsupportedVersionError, InvalidManifestError,
+                                             UnsafePickleError, SourceChangedError,
                                              NotStorableError (+TypeError), FilterError exit 21
       IdentityError (+TypeError)             NotCanonicalError                          exit 22
       StateMismatchError (+ValueError)       .missing .unexpected .shape_changes        exit 23

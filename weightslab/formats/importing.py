@@ -141,7 +141,7 @@ class _Importer:
         self._trust, self._dry_run = trust, dry_run
         self._known = known_digests(root)
         self._experiments = {e.key: e for e in source.experiments}
-        self._opened: dict[tuple[str, str | None], _Opened] = {}
+        self._opened: dict[tuple[str, str | None, str], _Opened] = {}
         self._origins: dict[str, str] = {}  # key of an experiment -> identity that it goes by here
         self._placed: dict[str, ParentLink] = {}  # key of a checkpoint -> link that names it
 
@@ -234,9 +234,12 @@ class _Importer:
         experiment = self._experiments[checkpoint.experiment]
         config = experiment.config if experiment.config is not None else state.config
         described = None if config is None else describe_config(config)
-        key = experiment.key, None if described is None else described.digest
+        identity = experiment.identity or self._origins.get(experiment.key) or digest
+        self._origins.setdefault(experiment.key, identity)
+        origin = _origin_digest(self._source.format, identity, state)
+        key = experiment.key, None if described is None else described.digest, origin
         if key not in self._opened:
-            self._opened[key] = self._make(experiment, described, state, digest)
+            self._opened[key] = self._make(experiment, described, state, origin)
         return self._opened[key]
 
     def _make(
@@ -244,7 +247,7 @@ class _Importer:
         experiment: SourceExperiment,
         config: ConfigDescription | None,
         state: SourceState,
-        digest: str,
+        origin: str,
     ) -> _Opened:
         samples = None
         if experiment.uids is not None:
@@ -252,12 +255,10 @@ class _Importer:
             if discarded := list(experiment.discarded):
                 samples = samples.with_discarded(discarded)
             samples = samples.frozen()
-        identity = experiment.identity or self._origins.get(experiment.key) or digest
-        self._origins.setdefault(experiment.key, identity)
         components = Components(
             config=None if config is None else config.digest,
             data=None if samples is None else samples.digest,
-            origin=_origin_digest(self._source.format, identity, state),
+            origin=origin,
         )
         record = ExperimentRecord(
             components=components,
@@ -274,14 +275,14 @@ class _Importer:
             )
             if open_experiment(self._root.store, record, content):
                 record_event(self._root, "experiment_begun", exp_hash=record.exp_hash)
-            self._note(record.exp_hash, experiment)
+            self._note(record.exp_hash, experiment, experiment.name or state.name)
         config_file = None if config is None else f"{record.exp_hash}_config.yaml"
         return _Opened(record.exp_hash, components.digest, config_file)
 
-    def _note(self, exp_hash: str, experiment: SourceExperiment) -> None:
+    def _note(self, exp_hash: str, experiment: SourceExperiment, name: str | None) -> None:
         store, there = self._root.store, read_notes(self._root.store, exp_hash)
-        if experiment.name and there.name is None:
-            add_note(store, exp_hash, kind="name", text=experiment.name, now=self._root.clock())
+        if name and there.name is None:
+            add_note(store, exp_hash, kind="name", text=name, now=self._root.clock())
         texts = {note.text for note in there.notes}
         for text in experiment.notes:
             if text and text not in texts:
@@ -381,10 +382,12 @@ def _facts(state: SourceState) -> dict[str, Any]:
 
 
 def _training_tree(state: SourceState, step: int) -> dict[str, Any] | None:
-    if not state.optimizers and not state.schedulers and state.epoch is None:
+    is_empty = not state.optimizers and not state.schedulers and state.random is None
+    if is_empty and state.epoch is None:
         return None
     optimizers: Mapping[str, Any] = state.optimizers
-    return {
+    random = {} if state.random is None else {"random": dict(state.random)}
+    return random | {
         "optimizer": {
             name: {"class": None, "names": [], "state": found} for name, found in optimizers.items()
         },

@@ -16,6 +16,8 @@ __all__ = ["FORMAT_NAMES", "find_sources", "get_format"]
 
 # name -> module; the first that recognises a place has it
 _MODULES: Final = {
+    "numbered": "numbered",
+    "weightslab2": "weightslab2",
     "safetensors": "safetensors_files",
     "torch": "torch_files",
 }

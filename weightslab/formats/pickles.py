@@ -1,15 +1,17 @@
 """Pickles of others, read by torch's weights-only loader; nothing in them is run.
 
 Enums of known systems have inert stand-ins. Everything else that is not plain is refused with the
-name of its type; `trust=True` lets pickle do what the file says, which is to run any code.
+name of its type; `trust=True` lets pickle do what the file says, which is to run any code. Also then
+the safe way is tried first, and stand-ins stay stand-ins.
 """
 
 from __future__ import annotations
 
-import enum
 import pickle
 import re
+import warnings
 import zipfile
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final
 
 from weightslab.engine.errors import FormatError, TruncatedError, UnsafePickleError
@@ -19,17 +21,52 @@ if TYPE_CHECKING:
 
     from weightslab.formats.held import HeldFile
 
-__all__ = ["load_pickle", "stand_in"]
+__all__ = ["load_pickle", "plain_text", "stand_in"]
 
 _GLOBAL: Final = re.compile(r"GLOBAL ([\w.]+)")
 _MAX_INFLATION: Final = 2  # torch stores without compression; what swells beyond is no checkpoint
 _ENCRYPTED: Final = 0x1
 
 
-def stand_in(dotted: str, members: Mapping[str, str]) -> tuple[Any, str]:
-    """Return an enum with these members that stands for the one named `dotted` of another system."""
-    made = enum.Enum(dotted.rpartition(".")[2], dict(members), type=str)  # type: ignore[misc]
-    return made, dotted
+class StandIn(str):
+    """A text in the place of a member of an enum; nothing can be written to it, or to its class."""
+
+    __slots__ = ()
+
+    @property
+    def value(self) -> str:
+        """The text, as an enum has it."""
+        return str(self)
+
+
+def stand_in(dotted: str, members: Mapping[str, str] | None = None) -> tuple[Any, str]:
+    """Return an inert class that stands for the str-enum named `dotted` of another system.
+
+    Args:
+        dotted: module and class.
+        members: name -> value of all that there are; any text is taken where they are not known.
+    """
+    values = None if members is None else frozenset(members.values())
+
+    class Member(StandIn):
+        """A member by its value."""
+
+        __slots__ = ()
+
+        def __new__(cls, value: object) -> Member:  # noqa: PYI034 - `Self` is this class here
+            if type(value) is not str or (values is not None and value not in values):
+                raise ValueError(f"{value!r:.60} is no member of {dotted}")
+            return super().__new__(cls, value)
+
+    Member.__name__ = Member.__qualname__ = dotted.rpartition(".")[2]
+    for name, value in (members or {}).items():
+        setattr(Member, name, Member(value))
+    return Member, dotted
+
+
+def plain_text(value: Any) -> Any:
+    """Return the text for a stand-in, and everything else as it is."""
+    return str(value) if isinstance(value, StandIn) else value
 
 
 def load_pickle(
@@ -39,25 +76,43 @@ def load_pickle(
 
     Args:
         held: the file.
-        trust: run whatever the pickle names.
+        trust: run whatever the pickle names, where it cannot be read otherwise.
         stand_ins: (class, dotted name) of inert classes to put in the place of others.
     Raises: UnsafePickleError naming the type that the file would have made; TruncatedError,
         FormatError for what is no such file.
     """
-    import torch
-
-    is_zip = bytes(held.view[:4]) == b"PK\x03\x04"
-    if is_zip:
+    if _is_zip(held):
         _check_zip(held)
     elif not held.size_bytes:
         raise TruncatedError(f"{held.path.name} is empty")
     try:
-        with torch.serialization.safe_globals([*stand_ins, *_numpy_globals()]):
+        return _load(held, stand_ins, trust=False)
+    except UnsafePickleError:
+        if not trust:
+            raise
+    return _load(held, stand_ins, trust=True)
+
+
+def _is_zip(held: HeldFile) -> bool:
+    return bytes(held.view[:4]) == b"PK\x03\x04"
+
+
+def _load(held: HeldFile, stand_ins: tuple[tuple[Any, str], ...], *, trust: bool) -> Any:
+    import torch
+
+    try:
+        with (
+            warnings.catch_warnings(),
+            torch.serialization.safe_globals([*stand_ins, *_numpy_globals()]),
+        ):
+            # not a word to the user: what the loader does not know of protocol 4, it refuses
+            warnings.filterwarnings("ignore", "Detected pickle protocol", UserWarning)
             return torch.load(
                 held.name_or_file(),
                 map_location="cpu",
                 weights_only=not trust,
-                mmap=is_zip and held.can_be_mapped,
+                mmap=_is_zip(held) and held.can_be_mapped,
+                pickle_module=_trusting(stand_ins) if trust else None,
             )
     except pickle.UnpicklingError as error:
         found = _GLOBAL.search(str(error))
@@ -76,6 +131,22 @@ def load_pickle(
         raise FormatError(
             f"{held.path.name} cannot be read: {type(error).__name__}: {error!s:.200}"
         ) from error
+
+
+def _trusting(stand_ins: tuple[tuple[Any, str], ...]) -> Any:
+    """Return what torch takes for the module `pickle`: it finds everything, and the stand-ins."""
+    found = {dotted: kind for kind, dotted in stand_ins}
+
+    class Unpickler(pickle.Unpickler):  # its caller has said that the file is trusted
+        def find_class(self, module: str, name: str) -> Any:
+            return found.get(f"{module}.{name}") or super().find_class(module, name)
+
+    return SimpleNamespace(
+        __name__="pickle",
+        Unpickler=Unpickler,
+        load=lambda file, **options: Unpickler(file, **options).load(),
+        UnpicklingError=pickle.UnpicklingError,
+    )
 
 
 def _numpy_globals() -> Iterator[Any]:

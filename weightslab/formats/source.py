@@ -36,6 +36,8 @@ class SourceState:
         metrics: name -> number.
         metadata: plain JSON values that the source has beside it.
         config: hyperparameters that only the content knows; None if there are none.
+        name: what people call the experiment, where only the content knows.
+        random: tree of random generators, as `random_tree` returns it; None if there is none.
         omitted: what was left out and why, a line each: `callbacks: of lightning, not read`.
     """
 
@@ -48,6 +50,8 @@ class SourceState:
     metrics: Mapping[str, float] = field(default_factory=dict)
     metadata: Mapping[str, Any] = field(default_factory=dict)
     config: Mapping[str, Any] | None = None
+    name: str | None = None
+    random: Mapping[str, Any] | None = None
     omitted: tuple[str, ...] = ()
 
 
