@@ -402,7 +402,7 @@ def export_folder(path, say):
     target = path / "data" / "hf"
     with contextlib.suppress(AlreadyExistsError):
         small_root(path).export(HASH, 1, target, format="huggingface")
-    for name in ("model.safetensors", "config.json", "weightslab.json"):
+    for name in ("model.safetensors", "config.json", "weightslab-origin.json"):
         say(whole=[f"data/hf/{name}", digest_of(target / name)])
 
 

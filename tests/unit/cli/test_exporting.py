@@ -89,7 +89,7 @@ def test_the_form_is_given_or_told_by_the_name(cli, trained, tmp_path):
     assert sorted(p.name for p in (tmp_path / "folder").iterdir()) == [
         "config.json",
         "model.safetensors",
-        "weightslab.json",
+        "weightslab-origin.json",
     ]
     assert (
         cli("export", "latest", tmp_path / "all.pt", "--part", "all", "--root", trained).code == 0

@@ -4,7 +4,7 @@
     model.safetensors.index.json               where there are shards
     config.json                                of the model, where its class is one of Transformers;
                                                else the config of the experiment
-    weightslab.json                            where it came from
+    weightslab-origin.json                            where it came from
 
 Free of torch; `transformers` is imported for its models alone, whose config it writes.
 """
@@ -75,7 +75,7 @@ def write_hf_folder(
     with _new_folder(target) as folder:
         _write_weights(folder, manifest, tensors, max_shard_bytes)
         _write_json(folder, "config.json", own or dict(config or {}))
-        _write_json(folder, "weightslab.json", _origin(manifest, part, config))
+        _write_json(folder, "weightslab-origin.json", _origin(manifest, part, config))
 
 
 @contextmanager

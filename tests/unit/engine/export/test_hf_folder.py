@@ -31,14 +31,14 @@ def test_the_folder_has_weights_config_and_origin(saved, tmp_path):
         k: v.tolist() for k, v in model.state_dict().items()
     }
     assert json.loads((path / "config.json").read_text()) == {"lr": 0.5, "when": [1, 2]}
-    origin = json.loads((path / "weightslab.json").read_text())
+    origin = json.loads((path / "weightslab-origin.json").read_text())
     assert (origin["exp_hash"], origin["step"], origin["part"]) == (exp_hash, 1, "model")
     assert origin["manifest"] == root.get_checkpoint(exp_hash, 1).digest
     assert sorted(p.name for p in path.parent.rglob("*")) == [
         "config.json",
         "mine",
         "model.safetensors",
-        "weightslab.json",
+        "weightslab-origin.json",
     ]
 
 
