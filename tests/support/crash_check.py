@@ -6,7 +6,7 @@ import shutil
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from support.crash_hands import HASH, OPERATIONS
+from support.crash_hands import HASH, OPERATIONS, digest_of
 from support.roots import begin, content_of, read, save, small_root, tidy_all
 from weightslab.engine.errors import CheckpointError, LockedError
 from weightslab.engine.repository import layout
@@ -17,7 +17,7 @@ from weightslab.engine.repository.verify import verify_files
 from weightslab.engine.tensors.check import verify_file
 
 NEXT_STEP = 999
-ACKS = ("saved", "kept", "gone", "absent", "present", "mended", "logged")
+ACKS = ("saved", "kept", "gone", "absent", "present", "whole", "mended", "logged")
 
 
 @dataclass(frozen=True)
@@ -138,6 +138,7 @@ class Case:
         try:
             wrong = [(k, v) for k, v in acks if k == "absent" and (path / v).exists()]
             wrong += [(k, v) for k, v in acks if k == "present" and not (path / v).exists()]
+            wrong += [(k, v) for k, v in acks if k == "whole" and digest_of(path / v[0]) != v[1]]
             num_logged = len(small_root(path).metrics())
             wrong += [(k, v) for k, v in acks if k == "logged" and num_logged < v]
             seen = view_of(path)
