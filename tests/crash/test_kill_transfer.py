@@ -28,7 +28,6 @@ def beginning(path):
 WORKS = {
     "unbundle": lambda root, other: other.unbundle(root.path / "data" / "b.wlb"),
     "copy": lambda root, other: root.copy_to(other),
-    "copy the bytes": lambda root, other: root.copy_to(other, links=False),
 }
 
 
