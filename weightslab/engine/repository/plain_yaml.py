@@ -98,8 +98,10 @@ def load(text: str) -> Any:
 
     Raises: YamlError, ValueError, RecursionError.
     """
-    loader = _Loader
-    plain = text.replace("[]", "").replace("{}", "")
-    if _CParser is not None and not _ODD.search(plain) and not _MAX_INDENT.search(text):
-        loader = _FastLoader
+    loader = _FastLoader if _CParser is not None and _is_simple(text) else _Loader
     return yaml.load(text, Loader=loader)  # noqa: S506 - both are a SafeLoader
+
+
+def _is_simple(text: str) -> bool:
+    bare = text.replace("[]", "").replace("{}", "")
+    return not _ODD.search(bare) and not _MAX_INDENT.search(text)
