@@ -16,6 +16,7 @@ import random
 import shutil
 import sys
 import threading
+import warnings
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -39,7 +40,8 @@ from support.roots import (
     small_root,
     tidy_all,
 )
-from weightslab.components import CheckpointManagerV2
+from weightslab.backend import ledgers
+from weightslab.components import CheckpointManager, CheckpointManagerV2
 from weightslab.engine.care.trashing import thin
 from weightslab.engine.digests import digest_bytes
 from weightslab.engine.errors import (
@@ -60,15 +62,20 @@ from weightslab.engine.retention.rules import Retention
 from weightslab.engine.saving.writer import write_checkpoint
 from weightslab.engine.storage.holder import host_id
 from weightslab.engine.storage.local import LocalStore
+from weightslab.formats.numbered_table import TABLE_FILE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+# what a session writes syncs the folders above it, which would cover for calls that are left out; it has
+# a row of its own
+os.environ["WEIGHTSLAB_PROVENANCE"] = "off"
 torch.set_num_threads(1)  # no pool of threads that a fork would leave behind
 
 HASH, OTHER = hash_of(0), hash_of(1)
 SECOND = layout.CheckpointName(exp_hash=HASH, step=2)
 BACKUP = layout.data_key(HASH, "table")
+MODEL = torch.nn.Linear(2, 2)
 LARGE_BYTES = 1_200_000  # above the 1 MiB from which tensors are linked instead of written
 
 
@@ -406,6 +413,29 @@ def export_folder(path, say):
         say(whole=[f"data/hf/{name}", digest_of(target / name)])
 
 
+def numbered(path):
+    """Return an old manager beside the root, with a model in the ledger."""
+    ledgers.register_model("crash", MODEL)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return CheckpointManager(path / "data" / "numbered")
+
+
+def with_numbered(path):
+    """A root, and in it a folder of the old manager with one checkpoint."""
+    two_steps(path)
+    numbered(path).dump("crash")
+
+
+def dump_numbered(path, say):
+    manager = numbered(path)
+    number = manager.dump("crash")
+    for file in (Path(manager.id_to_path[number]), path / "data" / "numbered" / TABLE_FILE):
+        say(whole=[str(file.relative_to(path)), digest_of(file)])
+    manager.dump("crash", override_filepath="note.json")
+    say(whole=["data/numbered/note.json", digest_of(path / "data" / "numbered" / "note.json")])
+
+
 def write_bundle(path, say):
     target = path / "data" / "b.wlb"
     with contextlib.suppress(AlreadyExistsError):
@@ -426,6 +456,7 @@ def beside_another(path):
     for step in (1, 2):
         save(other, OTHER, step, "shared", 70_000)
     other.pin(OTHER, step=2)
+    write_config_revision(other.store, OTHER, {"lr": 0.5}, name="config")
     with h5py.File(path / "table.h5", "w") as file:
         file["x"] = np.arange(7)
     save_backup(other.store, OTHER, path / "table.h5", name="table")
@@ -571,6 +602,7 @@ OPERATIONS = {
     ),
     "export": Operation(prepare=two_steps, work=export),
     "export a folder": Operation(prepare=two_steps, work=export_folder),
+    "numbered dump": Operation(prepare=with_numbered, work=dump_numbered),
     "bundle": Operation(prepare=two_steps, work=write_bundle),
     "bundle without links": Operation(prepare=two_steps, work=write_bundle_without_links),
     "unbundle": Operation(
