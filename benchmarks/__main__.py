@@ -41,6 +41,7 @@ SECTIONS = {
     "cli": ("cli_cost", "The command line", 9, False),
     "care": ("care_cost", "Provenance, usage and doctor", 5, False),
     "imports": ("import_time", "Import", 7, False),
+    "import": ("import_cost", "Importing checkpoints of others", 5, True),
 }
 
 

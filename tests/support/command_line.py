@@ -8,6 +8,7 @@ from support.roots import begin, hash_of, save, small_root, ticking_clock
 from weightslab.cli.start import main
 from weightslab.engine.repository.metric_lines import METRICS_FILE, to_line
 from weightslab.engine.storage.journal import LocalJournal
+from weightslab.engine.tensors.packing import PackedTensor, pack
 from weightslab.engine.values import MetricRecord
 
 EVIL = "base\x1b[31mline\n[bold]x[/bold] \u202eabc"  # colour, a line end, markup, turned letters
@@ -42,6 +43,8 @@ def make_root(path):
                 MetricRecord(exp_hash=first, step=step, created_at=root.clock(), metrics=metrics)
             )
         )
+    image = pack({"weight": PackedTensor(dtype="F32", shape=(2,), data=memoryview(bytes(8)))})
+    path.with_name(f"{path.name}.safetensors").write_bytes(b"".join(image.buffers))
     return root
 
 

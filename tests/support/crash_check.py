@@ -6,7 +6,7 @@ import shutil
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from support.crash_hands import HASH, OPERATIONS
+from support.crash_hands import HASH, OPERATIONS, digest_of
 from support.roots import begin, content_of, read, save, small_root, tidy_all
 from weightslab.engine.errors import CheckpointError, LockedError
 from weightslab.engine.repository import layout
@@ -15,9 +15,12 @@ from weightslab.engine.repository.layout import CheckpointName, parse_checkpoint
 from weightslab.engine.repository.manifest import Manifest
 from weightslab.engine.repository.verify import verify_files
 from weightslab.engine.tensors.check import verify_file
+from weightslab.formats.held import hold_file
+from weightslab.formats.numbered import read_payload
+from weightslab.formats.numbered_table import TABLE_FILE, read_table
 
 NEXT_STEP = 999
-ACKS = ("saved", "kept", "gone", "absent", "present", "mended", "logged")
+ACKS = ("saved", "kept", "gone", "absent", "present", "whole", "mended", "logged")
 
 
 @dataclass(frozen=True)
@@ -76,7 +79,22 @@ def view_of(path):
             broken.append(f"{entry.key}: {error}")
         else:
             trashed.add((entry.name.exp_hash, entry.name.step, entry.name.revision))
+    broken += broken_numbers(path / "data" / "numbered")
     return View(checkpoints, files, findings, broken, trashed)
+
+
+def broken_numbers(folder):
+    """Return what the table of an old manager names and cannot be read."""
+    if not (folder / TABLE_FILE).exists():
+        return []
+    broken = []
+    for number, name in read_table(folder).names.items():
+        try:
+            with hold_file(folder / name) as held:
+                read_payload(held)
+        except CheckpointError as error:  # noqa: PERF203 - one per file
+            broken.append(f"checkpoint {number}: {error}")
+    return broken
 
 
 def verify_trashed(store, entry):
@@ -138,6 +156,7 @@ class Case:
         try:
             wrong = [(k, v) for k, v in acks if k == "absent" and (path / v).exists()]
             wrong += [(k, v) for k, v in acks if k == "present" and not (path / v).exists()]
+            wrong += [(k, v) for k, v in acks if k == "whole" and digest_of(path / v[0]) != v[1]]
             num_logged = len(small_root(path).metrics())
             wrong += [(k, v) for k, v in acks if k == "logged" and num_logged < v]
             seen = view_of(path)

@@ -2,7 +2,7 @@
 
 An operation prepares a root, works on it, and says what it has acknowledged as soon as it has:
 `saved` with the name of a checkpoint, `kept` with a key, `gone` with the name of a checkpoint,
-`absent` and `present` with a path that is not, or is, there, `mended` when nothing damaged is left,
+`absent` and `present` with a path that is not, or is, there, `whole` with a path and the digest of the file, `mended` when nothing damaged is left,
 `logged` with the number of metrics that are on disk.
 Everything is done once before the first fork, so that nothing is imported under the tracer.
 """
@@ -16,6 +16,7 @@ import random
 import shutil
 import sys
 import threading
+import warnings
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -39,8 +40,10 @@ from support.roots import (
     small_root,
     tidy_all,
 )
-from weightslab.components import CheckpointManagerV2
+from weightslab.backend import ledgers
+from weightslab.components import CheckpointManager, CheckpointManagerV2
 from weightslab.engine.care.trashing import thin
+from weightslab.engine.digests import digest_bytes
 from weightslab.engine.errors import (
     AlreadyExistsError,
     CheckpointError,
@@ -59,15 +62,20 @@ from weightslab.engine.retention.rules import Retention
 from weightslab.engine.saving.writer import write_checkpoint
 from weightslab.engine.storage.holder import host_id
 from weightslab.engine.storage.local import LocalStore
+from weightslab.formats.numbered_table import TABLE_FILE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+# what a session writes syncs the folders above it, which would cover for calls that are left out; it has
+# a row of its own
+os.environ["WEIGHTSLAB_PROVENANCE"] = "off"
 torch.set_num_threads(1)  # no pool of threads that a fork would leave behind
 
-HASH = hash_of(0)
+HASH, OTHER = hash_of(0), hash_of(1)
 SECOND = layout.CheckpointName(exp_hash=HASH, step=2)
 BACKUP = layout.data_key(HASH, "table")
+MODEL = torch.nn.Linear(2, 2)
 LARGE_BYTES = 1_200_000  # above the 1 MiB from which tensors are linked instead of written
 
 
@@ -392,6 +400,94 @@ def export(path, say):
     say(present="data/weights.safetensors")
 
 
+def digest_of(path):
+    """Return the digest of a file; None without one."""
+    return digest_bytes(path.read_bytes()) if path.exists() else None
+
+
+def export_folder(path, say):
+    target = path / "data" / "hf"
+    with contextlib.suppress(AlreadyExistsError):
+        small_root(path).export(HASH, 1, target, format="huggingface")
+    for name in ("model.safetensors", "config.json", "weightslab-origin.json"):
+        say(whole=[f"data/hf/{name}", digest_of(target / name)])
+
+
+def numbered(path):
+    """Return an old manager beside the root, with a model in the ledger."""
+    ledgers.register_model("crash", MODEL)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return CheckpointManager(path / "data" / "numbered")
+
+
+def with_numbered(path):
+    """A root, and in it a folder of the old manager with one checkpoint."""
+    two_steps(path)
+    numbered(path).dump("crash")
+
+
+def dump_numbered(path, say):
+    manager = numbered(path)
+    number = manager.dump("crash")
+    for file in (Path(manager.id_to_path[number]), path / "data" / "numbered" / TABLE_FILE):
+        say(whole=[str(file.relative_to(path)), digest_of(file)])
+    manager.dump("crash", override_filepath="note.json")
+    say(whole=["data/numbered/note.json", digest_of(path / "data" / "numbered" / "note.json")])
+
+
+def write_bundle(path, say):
+    target = path / "data" / "b.wlb"
+    with contextlib.suppress(AlreadyExistsError):
+        small_root(path).bundle(target, HASH)
+    say(whole=["data/b.wlb", digest_of(target)])
+
+
+def write_bundle_without_links(path, say):
+    with no_links():
+        write_bundle(path, say)
+
+
+def beside_another(path):
+    """A root, and beside it another one and a bundle of that: weights that are linked, a pin, a backup."""
+    two_steps(path / "mine")
+    other = small_root(path / "theirs", clock=lambda: ORIGIN)
+    begin(other, 1)
+    for step in (1, 2):
+        save(other, OTHER, step, "shared", 70_000)
+    other.pin(OTHER, step=2)
+    write_config_revision(other.store, OTHER, {"lr": 0.5}, name="config")
+    with h5py.File(path / "table.h5", "w") as file:
+        file["x"] = np.arange(7)
+    save_backup(other.store, OTHER, path / "table.h5", name="table")
+    other.bundle(path / "b.wlb")
+
+
+def arrived(report, path, say):
+    if not report.is_complete:
+        raise LockedError(str(report))
+    for step in (1, 2):
+        say(saved=[OTHER, step, 1])
+    root = small_root(path)
+    for folder in (layout.config_folder, layout.data_folder, layout.notes_folder):
+        for name in root.store.list(folder(OTHER)):
+            say(kept=folder(OTHER) + name)
+
+
+def unbundle(path, say):
+    arrived(small_root(path).unbundle(path.parent / "b.wlb"), path, say)
+
+
+def copy_from_another(path, say):
+    arrived(small_root(path.parent / "theirs").copy_to(path), path, say)
+
+
+def has_linked_weights(path):
+    names = [layout.CheckpointName(exp_hash=OTHER, step=step) for step in (1, 2)]
+    files = [path / name.file_key(name.file_name("model")) for name in names]
+    return files[0].stat().st_ino == files[1].stat().st_ino
+
+
 def collectable(path):
     """Make a root with two experiments: five steps and a revision, and a branch from step 2."""
     root, parent = small_root(path), None
@@ -505,6 +601,14 @@ OPERATIONS = {
         repeats=True,
     ),
     "export": Operation(prepare=two_steps, work=export),
+    "export a folder": Operation(prepare=two_steps, work=export_folder),
+    "numbered dump": Operation(prepare=with_numbered, work=dump_numbered),
+    "bundle": Operation(prepare=two_steps, work=write_bundle),
+    "bundle without links": Operation(prepare=two_steps, work=write_bundle_without_links),
+    "unbundle": Operation(
+        prepare=beside_another, work=unbundle, inside="mine", holds=has_linked_weights
+    ),
+    "copy": Operation(prepare=beside_another, work=copy_from_another, inside="mine"),
     "rebuild the catalog": Operation(prepare=two_steps, work=rebuild_catalog),
     "clean up": Operation(prepare=left_behind, work=clean_up),
 }

@@ -40,7 +40,15 @@ ASKED = {
     "tag": ("tag", FIRST),
     "note": ("note", FIRST),
     "name": ("note", FIRST, "--name"),
+    "bundle": ("bundle", "ROOT.wlb", FIRST),
+    "copy": ("copy", "ROOT-other", FIRST, "--dry-run"),
+    "import": ("import", "ROOT.safetensors", "--dry-run"),
 }
+
+
+def asked(name, root):
+    """Return the words of a question; `ROOT` in them is the path of the root."""
+    return [word.replace("ROOT", str(root)) for word in ASKED[name]]
 
 
 def plain(name: str, text: str, root: Path) -> str:
@@ -55,10 +63,10 @@ def write_all() -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "root"
         make_root(path)
-        for name, words in ASKED.items():
+        for name in ASKED:
             out = io.StringIO()
             with contextlib.redirect_stdout(out):
-                main([*words, "--root", str(path), "--json"])
+                main([*asked(name, path), "--root", str(path), "--json"])
             (FOLDER / f"{name}.json").write_text(
                 plain(name, out.getvalue(), path), encoding="utf-8"
             )

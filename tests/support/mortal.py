@@ -51,6 +51,10 @@ class MortalStore(FaultyStore):
         with _Point(self):
             return self.store.sweep(prefix)
 
+    def link_from(self, other, src, dst):
+        with _Point(self):
+            return self.store.link_from(other, src, dst)
+
     def bury(self):
         """Give back the locks of the dead process, and nothing else."""
         for hold in self.store.given:

@@ -196,7 +196,15 @@ class Disk:
         source, path = (text.decode() for text in call.texts())
         if source in self._now:
             self._now[path] = self._now.pop(source)
-            self._pending.append({source: None, path: self._now[path]})
+            change = {source: None, path: self._now[path]}
+            for names in (self._now, self._certain):  # of a folder: what is in it moves with it
+                for name in [name for name in names if name.startswith(f"{source}/")]:
+                    there = path + name.removeprefix(source)
+                    if names is self._now:
+                        names[there] = names.pop(name)
+                    else:
+                        change |= {name: None, there: names[name]}
+            self._pending.append(change)
 
     def _add(self, path, inode):
         if path.startswith(self._root):

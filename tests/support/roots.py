@@ -18,6 +18,7 @@ from weightslab.engine.repository.catalog import ScanCatalog, map_file, read_man
 from weightslab.engine.repository.commit import Draft
 from weightslab.engine.repository.experiment import Components, ExperimentRecord
 from weightslab.engine.repository.opening import ExperimentContent, open_experiment, tidy
+from weightslab.engine.repository.provenance import provenance_keys, read_provenance
 from weightslab.engine.repository.verify import verify_files
 from weightslab.engine.root import CheckpointRoot
 from weightslab.engine.saving.writer import write_checkpoint
@@ -131,6 +132,9 @@ def strangers(root):
         known |= {layout.experiment_key(exp_hash), layout.config_key(exp_hash)}
         known |= {layout.architecture_key(exp_hash, suffix) for suffix in ("json", "txt")}
         known |= {layout.data_key(exp_hash), layout.data_key(exp_hash) + ".json"}
+        for key in provenance_keys(root.store, exp_hash):
+            read_provenance(root.store, exp_hash, key)
+            known.add(key)
         for entry in root.catalog.checkpoints(exp_hash):
             known |= _keys_of(root, entry.name)
     folder = root.path / "checkpoints"

@@ -21,6 +21,7 @@ CHANGING = (
 OPENING = ("openat", "open", "creat")
 FOLLOWING = ("lseek", "close", "dup", "dup2", "dup3", "fcntl", "sendto")
 GUARD_SECONDS = 8
+ATTEMPTS = 20
 _LINE = re.compile(r"(?P<pid>\d+) +(?P<rest>.*)", re.DOTALL)
 _CALL = re.compile(r"(?P<name>\w+)\((?P<args>.*)\) += (?P<result>-?\d+|\?)(?P<why>.*)", re.DOTALL)
 _RESUMED = re.compile(r"<\.\.\. \w+ resumed>")
@@ -76,8 +77,21 @@ def why_not_here():
 def attach(pid, *options):
     """Attach strace to a process that waits at the gate; returns it once it is attached.
 
+    Now and then the kernel does not permit it at once (under load), and does a moment later.
+
     Raises: OSError with the words of strace.
     """
+    for left in reversed(range(ATTEMPTS)):
+        tracer, why = _attach_once(pid, *options)
+        if tracer is not None:
+            return tracer
+        if not left or "not permitted" not in why:
+            raise OSError(why)
+    raise AssertionError("there is at least one attempt")
+
+
+def _attach_once(pid, *options):
+    """Return the tracer, or None and what strace said."""
     tracer = subprocess.Popen(
         ["strace", "-qq", "-f", "-p", str(pid), *options],
         stdout=subprocess.DEVNULL,
@@ -86,8 +100,10 @@ def attach(pid, *options):
     until = time.monotonic() + 30
     while _tracer_of(pid) == 0:
         if tracer.poll() is not None or time.monotonic() > until:
-            raise OSError(tracer.stderr.read().decode())
-    return tracer
+            tracer.kill()
+            _, said = tracer.communicate()
+            return None, said.decode()
+    return tracer, ""
 
 
 def _tracer_of(pid):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib import import_module
+from keyword import iskeyword
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
@@ -35,7 +36,11 @@ COMMANDS: Final = {
     "pin": ("noting", "Keep something from being deleted."),
     "tag": ("noting", "Give something a tag, or list tags."),
     "note": ("noting", "Write a note or a name, or list notes."),
-    "export": ("exporting", "Write weights into one new file."),
+    "export": ("exporting", "Write a checkpoint as others read it."),
+    "import": ("importing", "Take in checkpoints of other systems."),
+    "bundle": ("transferring", "Write experiments into one file."),
+    "unbundle": ("transferring", "Take in what bundle wrote."),
+    "copy": ("transferring", "Copy experiments into another root."),
 }
 _HELP: Final = """What a root of checkpoints holds: find, compare, understand, care for it.
 
@@ -68,7 +73,8 @@ def make_app(words: Iterable[str]) -> typer.Typer:
     called = next((word for word in words if word in COMMANDS), None)
     for name in COMMANDS if called is None else (called,):
         module, told = COMMANDS[name]
-        function = getattr(import_module(f"weightslab.cli.{module}"), name)
+        own = f"{name}_" if iskeyword(name) else name
+        function = getattr(import_module(f"weightslab.cli.{module}"), own)
         app.command(name, short_help=told)(function)
     return app
 

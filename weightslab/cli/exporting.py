@@ -1,11 +1,9 @@
-"""`weightslab export`: the weights of a checkpoint as one file of their own."""
+"""`weightslab export`: a checkpoint in the forms that others read."""
 
 from __future__ import annotations
 
-import os
-from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Final, Optional
 
 import typer
 
@@ -13,81 +11,58 @@ from weightslab.cli import render
 from weightslab.cli.arguments import ReferenceArgument, RootOption
 from weightslab.cli.roots import open_root
 from weightslab.cli.texts import size
-from weightslab.engine.errors import AlreadyExistsError, MissingExtraError, ObjectNotFoundError
-
-if TYPE_CHECKING:
-    from weightslab.engine.repository.layout import CheckpointName
-    from weightslab.engine.root import CheckpointRoot
 
 __all__ = ["export"]
 
-_TORCH = (".pt", ".pth", ".bin")
+_BY_SUFFIX: Final = {
+    ".safetensors": "safetensors",
+    ".pt": "torch",
+    ".pth": "torch",
+    ".bin": "torch",
+}
 
 
 def export(
     ref: ReferenceArgument,
-    file: Annotated[
+    path: Annotated[
         Path,
-        typer.Argument(metavar="FILE", help="NAME.safetensors, NAME.pt.", show_default=False),
+        typer.Argument(
+            metavar="PATH", help="NAME.safetensors, NAME.pt, or a folder.", show_default=False
+        ),
     ],
+    to: Annotated[
+        Optional[str],
+        typer.Option("--to", help="safetensors, torch or huggingface; by default as PATH ends."),
+    ] = None,
     part: Annotated[
-        str, typer.Option("--part", help="model, model.NAME of several models, or training.")
+        str,
+        typer.Option("--part", help="model, model.NAME of several, training; of torch also all."),
     ] = "model",
     root: RootOption = None,
 ) -> None:
-    """Write the weights of a checkpoint, verified, into one new file.
+    """Write a checkpoint, verified, in a form that others read.
 
-    `.safetensors` is read by any library; `.pt` is a state_dict for torch.load(..., weights_only=True),
-    and needs torch. An existing file is never replaced.
+    safetensors: one file that any library reads. torch: a state_dict for torch.load(weights_only=True);
+    `--part all` adds optimizer, step and metrics. huggingface: a folder with config.json, for
+    from_pretrained where the model is one of Transformers. Nothing that exists is replaced.
 
     \b
     Examples:
       weightslab export 3f2a@best:loss model.safetensors
       weightslab export latest model.pt
+      weightslab export latest training.pt --part all
+      weightslab export 3f2a@100 my-model --to huggingface
     """
-    suffix = file.suffix.lower()
-    if suffix not in (".safetensors", *_TORCH):
-        raise ValueError(f"{file}: the name ends with .safetensors or .pt")
+    form = to or _BY_SUFFIX.get(path.suffix.lower())
+    if form is None:
+        raise ValueError(
+            f"{path}: the name ends with .safetensors or .pt, or give --to huggingface"
+        )
     opened = open_root(root)
     name = opened.at(ref).name
-    with render.waiting(f"writing {file}"):
-        if suffix == ".safetensors":
-            opened.export(name.exp_hash, name.step, file, part=part, revision=name.revision)
-        else:
-            _export_torch(opened, name, file, part)
-    render.say(f"{file}  {size(file.stat().st_size)}")
-
-
-def _export_torch(root: CheckpointRoot, name: CheckpointName, file: Path, part: str) -> None:
-    """Write a state_dict with `torch.save`; the file appears whole, or not at all."""
-    try:
-        import torch
-    except ImportError as error:
-        raise MissingExtraError(".pt needs torch", hint="pip install torch") from error
-    if file.exists():
-        raise AlreadyExistsError(f"{file} exists", hint="choose another path; nothing is replaced")
-    prefix = "" if part == "model" else f"{part.removeprefix('model.')}/"
-    entry = root.get_checkpoint(name.exp_hash, name.step, revision=name.revision)
-    if part not in entry.parts:
-        raise ObjectNotFoundError(
-            f"checkpoint {name.stem} has no part {part!r}", hint=f"it has {', '.join(entry.parts)}"
+    with render.waiting(f"writing {path}"):
+        opened.export(
+            name.exp_hash, name.step, path, part=part, revision=name.revision, format=form
         )
-    pattern = f"{prefix}*"
-    found = root.tensors(name.exp_hash, name.step, pattern, revision=name.revision)
-    others = tuple(f"{p.removeprefix('model.')}/" for p in entry.parts if p != "model")
-    state = {
-        key.removeprefix(prefix): tensor
-        for key, tensor in found.items()
-        if prefix or not key.startswith(others)
-    }
-    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-    try:
-        torch.save(state, temporary)
-        with temporary.open("rb+") as written:
-            os.fsync(written.fileno())
-        os.link(temporary, file)  # fails where somebody made it meanwhile
-    except FileExistsError as error:
-        raise AlreadyExistsError(f"{file} exists", hint="nothing was replaced") from error
-    finally:
-        with suppress(FileNotFoundError):
-            temporary.unlink()
+    files = [file for file in path.iterdir() if file.is_file()] if path.is_dir() else [path]
+    render.say(f"{path}  {size(sum(file.stat().st_size for file in files))}")

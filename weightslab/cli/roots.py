@@ -11,7 +11,7 @@ from weightslab.engine.errors import NotFoundError
 if TYPE_CHECKING:
     from weightslab.engine.root import CheckpointRoot
 
-__all__ = ["VARIABLE", "find_root", "open_root"]
+__all__ = ["VARIABLE", "find_root", "open_new_root", "open_root"]
 
 VARIABLE: Final = "WEIGHTSLAB_ROOT"
 DEFAULT: Final = "root_experiment"
@@ -88,3 +88,17 @@ def open_root(given: Path | None, *, write: bool = False) -> CheckpointRoot:
     from weightslab.engine.root import CheckpointRoot
 
     return CheckpointRoot(find_root(given), read_only=not write)
+
+
+def open_new_root(given: Path | None, *, write: bool) -> CheckpointRoot:
+    """Open the root that something goes into; it is made if there is no such folder, or an empty one.
+
+    Raises: NotFoundError if the folder is something else; StorageError if it cannot be written to.
+    """
+    from weightslab.engine.root import CheckpointRoot
+
+    told = given or (Path(found) if (found := os.environ.get(VARIABLE)) else None)
+    path = told or Path(DEFAULT)
+    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        path = find_root(path)
+    return CheckpointRoot(path, read_only=not write, must_exist=False)

@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from weightslab.components.checkpoint import CheckpointManager
     from weightslab.components.checkpoint_manager_v2 import CheckpointManagerV2
     from weightslab.components.experiment_hash import ExperimentHashGenerator
     from weightslab.engine.identity.samples import SampleSet
@@ -43,6 +44,7 @@ __all__ = [
     "AtExit",
     "BestN",
     "ByteBudget",
+    "CheckpointManager",
     "CheckpointManagerV2",
     "CustomSteps",
     "EveryNSeconds",
@@ -65,6 +67,7 @@ _SAVE_POLICIES = "weightslab.engine.saving.policies"
 _RETENTION_POLICIES = "weightslab.engine.retention.policies"
 
 _DOORS = {
+    "CheckpointManager": "weightslab.components.checkpoint",
     "CheckpointManagerV2": "weightslab.components.checkpoint_manager_v2",
     "ExperimentHashGenerator": "weightslab.components.experiment_hash",
     "ResumableSampler": "weightslab.engine.training.sampler",

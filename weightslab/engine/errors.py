@@ -8,6 +8,7 @@
       IntegrityError                         DigestMismatchError, TruncatedError,
                                              MissingObjectError, ExperimentHashClashError  exit 20
       FormatError (+ValueError)              UnsupportedVersionError, InvalidManifestError,
+                                             UnsafePickleError, SourceChangedError,
                                              NotStorableError (+TypeError), FilterError exit 21
       IdentityError (+TypeError)             NotCanonicalError                          exit 22
       StateMismatchError (+ValueError)       .missing .unexpected .shape_changes        exit 23
@@ -50,10 +51,12 @@ __all__ = [
     "PinnedError",
     "ReadOnlyStoreError",
     "ReplayMismatchError",
+    "SourceChangedError",
     "StateMismatchError",
     "StorageError",
     "StorageFullError",
     "TruncatedError",
+    "UnsafePickleError",
     "UnsupportedVersionError",
 ]
 
@@ -147,6 +150,14 @@ class UnsupportedVersionError(FormatError):
 
 class InvalidManifestError(FormatError):
     """A record parses, and its digest fits, but what it says cannot be right."""
+
+
+class UnsafePickleError(FormatError):
+    """A pickle names types beyond plain data, so that reading it could run code."""
+
+
+class SourceChangedError(FormatError):
+    """A file of a source changed while it was read."""
 
 
 class NotStorableError(FormatError, TypeError):

@@ -6,11 +6,13 @@ root.latest("3f2a")                      newest checkpoint of an experiment, by 
 root.verify("3f2a", step=100)            reads every byte
 root.quarantine("3f2a")                  sets damaged checkpoints aside
 root.tensors("3f2a", 100, "encoder.*")   reads and verifies these alone
-root.export("3f2a", 100, "weights.safetensors")
+root.export("3f2a", 100, "weights.safetensors")   also format="torch" and "huggingface"
 root.pin("3f2a", step=100)               keeps it from being deleted
 root.delete("3f2a", step=100)            for good; root.trash.put("3f2a", 100) can be undone:
 root.restore("3f2a9c1b00d14e77_step_000100")
 print(root.gc(LatestN(3) | BestN("loss"), dry_run=True))
+root.bundle("run.wlb", "3f2a")           one file with its lineage; other.unbundle("run.wlb") takes it in
+root.copy_to("other_root", "3f2a@100")   into another root, without duplicates
 print(root.lineage())                    the tree of experiments
 root.history("3f2a@100")                 what led to these weights
 root.audit([17, 99]).newest_clean        the newest checkpoint that cannot know these samples
@@ -64,11 +66,13 @@ if TYPE_CHECKING:
     from weightslab.engine.care.trashing import RootTrash
     from weightslab.engine.collecting import gc
     from weightslab.engine.comparing import comparison
+    from weightslab.engine.export import exporting
     from weightslab.engine.identity.samples import SampleSet
     from weightslab.engine.lineage import graph, history
     from weightslab.engine.query import asking
     from weightslab.engine.repository.catalog import Catalog
     from weightslab.engine.repository.manifest import Manifest
+    from weightslab.engine.transfer import bundling, copying, unbundling
     from weightslab.engine.transplanting import transplant as transplanting
     from weightslab.engine.values import Change, Explanation, MetricRecord
 
@@ -366,6 +370,10 @@ class CheckpointRoot:
         unpin = noting.unpin
         restore = trashing.restore
         gc = gc.gc
+        export = exporting.export
+        bundle = bundling.bundle
+        unbundle = unbundling.unbundle
+        copy_to = copying.copy_to
     else:
         experiments = Verb("query.asking")
         checkpoints = Verb("query.asking")
@@ -389,6 +397,10 @@ class CheckpointRoot:
         unpin = Verb("care.noting")
         restore = Verb("care.trashing")
         gc = Verb("collecting.gc")
+        export = Verb("export.exporting")
+        bundle = Verb("transfer.bundling")
+        unbundle = Verb("transfer.unbundling")
+        copy_to = Verb("transfer.copying")
 
     @property
     def notes(self) -> RootNotes:
@@ -403,34 +415,6 @@ class CheckpointRoot:
         from weightslab.engine.care.trashing import RootTrash
 
         return RootTrash(self)
-
-    def export(
-        self,
-        exp_hash: str,
-        step: int,
-        path: str | os.PathLike[str],
-        *,
-        part: str = "model",
-        revision: int | None = None,
-    ) -> Path:
-        """Write the weights of a checkpoint, verified, into one new self-contained safetensors file.
-
-        Args:
-            exp_hash: hash or prefix.
-            step: the step.
-            path: the file to make; an existing one is never replaced.
-            part: `model`, `model.{name}` where a dict of models was saved, or `training`.
-            revision: which revision of the step; by default the highest.
-        Returns: its absolute path.
-        Raises: CheckpointNotFoundError, ObjectNotFoundError (no such part), AlreadyExistsError,
-            IntegrityError, StorageError.
-        """
-        from weightslab.engine.export import export_part
-        from weightslab.engine.repository.claim import reading
-
-        found = self.get_checkpoint(exp_hash, step, revision=revision)
-        with reading(self.store, found.name) as manifest:
-            return export_part(self.store, manifest, path, part=part)
 
     def refresh(self) -> None:
         """Forget what was remembered of the folders."""

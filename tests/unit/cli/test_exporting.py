@@ -78,3 +78,21 @@ def test_the_module_that_changed_has_the_bar_and_the_picture(cli, trained, tmp_p
     assert cli("diff", refs[0], refs[0], "--plot", tmp_path / "no.png", "--root", trained).code == 2
     found = json.loads(cli("diff", *refs, "--weights", "--json", "--root", trained).out)
     assert found["weights"][0]["num_same"] == 3
+
+
+def test_the_form_is_given_or_told_by_the_name(cli, trained, tmp_path):
+    words = ("export", "latest", "--part", "model.b", "--root", trained)
+    assert cli(*words, tmp_path / "plain").code == 2
+    assert cli(*words, tmp_path / "plain", "--to", "onnx").code == 2
+    assert cli(*words, tmp_path / "plain", "--to", "safetensors").code == 0
+    assert cli(*words, tmp_path / "folder", "--to", "huggingface").code == 0
+    assert sorted(p.name for p in (tmp_path / "folder").iterdir()) == [
+        "config.json",
+        "model.safetensors",
+        "weightslab-origin.json",
+    ]
+    assert (
+        cli("export", "latest", tmp_path / "all.pt", "--part", "all", "--root", trained).code == 0
+    )
+    found = torch.load(tmp_path / "all.pt", weights_only=True)
+    assert sorted(found["model_state_dict"]) == ["a", "b"]

@@ -3,12 +3,12 @@
 import json
 
 import pytest
-from support.golden_json import ASKED, FOLDER, plain
+from support.golden_json import ASKED, FOLDER, asked, plain
 
 
 @pytest.mark.parametrize("name", ASKED)
 def test_json_is_the_golden_one(cli, looked_at, name):
-    done = cli(*ASKED[name], "--root", looked_at, "--json")
+    done = cli(*asked(name, looked_at), "--root", looked_at, "--json")
 
     assert done.code in (0, 20)
     assert plain(name, done.out, looked_at) == (FOLDER / f"{name}.json").read_text("utf-8")

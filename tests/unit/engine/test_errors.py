@@ -25,6 +25,8 @@ TREE = {
     "ExperimentHashClashError": (20, errors.IntegrityError),
     "FormatError": (21, ValueError),
     "UnsupportedVersionError": (21, ValueError),
+    "UnsafePickleError": (21, ValueError),
+    "SourceChangedError": (21, ValueError),
     "InvalidManifestError": (21, ValueError),
     "NotStorableError": (21, TypeError),
     "FilterError": (21, ValueError),

@@ -40,6 +40,10 @@ class Keeper(Protocol):
         """Return an experiment by hash or prefix."""
         ...
 
+    def at(self, reference: str) -> CheckpointEntry:
+        """Return the checkpoint that a reference names."""
+        ...
+
     def get_checkpoint(
         self, exp_hash: str, step: int, *, revision: int | None = None
     ) -> CheckpointEntry:

@@ -57,7 +57,7 @@ def _kind(root: Keeper) -> Iterator[Problem]:
             yield Problem(
                 severity=WARNING, kind="other_kind", where=where,
                 what=f"checkpoints of {sign} lie here; this package does not list them, and never unpickles them",
-                mend="keep them where they are, and begin a new root for this package",
+                mend="`weightslab import` brings them into a root of this package; they stay as they are",
             )  # fmt: skip
 
 

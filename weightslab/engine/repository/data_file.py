@@ -36,6 +36,7 @@ __all__ = [
     "add_sidecar",
     "finish_backups",
     "pending_key",
+    "put_with_sidecar",
     "read_data_file",
     "save_backup",
     "sidecar_key",
@@ -136,13 +137,13 @@ def save_backup(store: Store, exp_hash: str, path: Path, *, name: str) -> str:
     data = _read_hdf5(path)
     for revision in range(1, _MAX_BACKUPS):
         key = layout.data_key(exp_hash, name, revision=revision)
-        if _put_with_sidecar(store, key, data):
+        if put_with_sidecar(store, key, data):
             read_data_file(store, key)
             return key
     raise StorageError(f"{exp_hash} has {_MAX_BACKUPS} backups named {name!r}; choose another name")
 
 
-def _put_with_sidecar(store: Store, key: str, data: bytes) -> bool:
+def put_with_sidecar(store: Store, key: str, data: bytes) -> bool:
     """Have `data` and its sidecar at `key`; False if something else is there, or being written.
 
     While one of the two may be on disk without the other, a hold is, too: so `verify` knows a backup

@@ -40,12 +40,19 @@ from weightslab.engine.repository.data_file import add_sidecar, finish_backups, 
 from weightslab.engine.repository.experiment import ExperimentRecord
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Sequence
 
     from weightslab.engine.identity.samples import SampleSet
-    from weightslab.engine.storage.store import Store
+    from weightslab.engine.storage.store import Buffer, Store
 
-__all__ = ["ExperimentContent", "newest_config", "open_experiment", "write_config_revision"]
+__all__ = [
+    "ExperimentContent",
+    "ExperimentFile",
+    "newest_config",
+    "open_experiment",
+    "open_with_files",
+    "write_config_revision",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -61,13 +68,13 @@ class ExperimentContent:
 
 
 @dataclass(frozen=True, slots=True)
-class _File:
+class ExperimentFile:
     """One file: how to make it, and how to tell that what is there will do."""
 
     key: str
-    render: Callable[[], bytes]
+    render: Callable[[], Buffer]
     check: Callable[[], object]
-    mend: Callable[[], bytes] | None = None  # makes it again beside what may be damaged, too
+    mend: Callable[[], Buffer] | None = None  # makes it again beside what may be damaged, too
     after: Callable[[], None] | None = None  # called when this process has written it
 
 
@@ -86,20 +93,41 @@ def open_experiment(
     Raises: ExperimentHashClashError, IntegrityError (a damaged file; says how to mend it),
         StorageError.
     """
+    files = _files(store, record, content)
+    return open_with_files(store, record, files, force=force)
+
+
+def open_with_files(
+    store: Store,
+    record: ExperimentRecord,
+    files: Sequence[ExperimentFile],
+    *,
+    content: Buffer | None = None,
+    force: bool = False,
+) -> bool:
+    """Do as `open_experiment` with files that the caller makes.
+
+    Args:
+        store: where the root lives.
+        record: its record.
+        files: how to make each of its files; they are asked in order, and only if they are needed.
+        content: the bytes of the record; None renders it.
+        force: as for `open_experiment`.
+    Raises: as `open_experiment`.
+    """
     exp_hash, key = record.exp_hash, layout.experiment_key(record.exp_hash)
     exists = store.stat(key) is not None
     if exists:
         _check_same(store, record, force=force)
     if exists and not force:
-        _warn_missing(store, record, content)
+        _warn_missing(store, files)
         return False
-    files = _files(store, record, content)
     for file in files:
         # without a record nothing was acknowledged: what a power loss left half is written again
         _ensure(store, file, force=force or not exists)
     for folder in sorted({file.key.rpartition("/")[0] + "/" for file in files}):
         store.sync(folder)
-    created = store.put(key, [record.to_bytes()], if_absent=True)
+    created = store.put(key, [content or record.to_bytes()], if_absent=True)
     store.sync(layout.experiment_folder(exp_hash))
     if not created:
         _check_same(store, record, force=False)
@@ -136,7 +164,9 @@ def _refuse_clash(document: dict[str, Any], record: ExperimentRecord) -> None:
         )
 
 
-def _files(store: Store, record: ExperimentRecord, content: ExperimentContent) -> list[_File]:
+def _files(
+    store: Store, record: ExperimentRecord, content: ExperimentContent
+) -> list[ExperimentFile]:
     from weightslab.engine.repository.sample_base import remember_written, render_samples
     from weightslab.engine.repository.sample_file import samples_to_bytes
 
@@ -146,7 +176,7 @@ def _files(store: Store, record: ExperimentRecord, content: ExperimentContent) -
     ):  # first: what YAML cannot hold is refused before anything is written
         config, key = content.config, layout.config_key(exp_hash)
         files.append(
-            _File(
+            ExperimentFile(
                 key,
                 lambda: config_to_bytes(config, name=key.rpartition("/")[2]),
                 lambda: read_config(store, record),
@@ -157,7 +187,7 @@ def _files(store: Store, record: ExperimentRecord, content: ExperimentContent) -
     if content.samples is not None:
         samples, data_key = content.samples, layout.data_key(exp_hash)
         files.append(
-            _File(
+            ExperimentFile(
                 data_key,
                 lambda: render_samples(store, exp_hash, samples),
                 lambda: read_samples(store, record),
@@ -170,15 +200,15 @@ def _files(store: Store, record: ExperimentRecord, content: ExperimentContent) -
 
 def _architecture_files(
     store: Store, record: ExperimentRecord, content: ExperimentContent
-) -> list[_File]:
+) -> list[ExperimentFile]:
     exp_hash, description = record.exp_hash, content.architecture or {}
     return [
-        _File(
+        ExperimentFile(
             layout.architecture_key(exp_hash),
             lambda: architecture_to_bytes(exp_hash, description),
             lambda: read_architecture(store, record),
         ),
-        _File(
+        ExperimentFile(
             layout.architecture_key(exp_hash, "txt"),
             lambda: architecture_text_to_bytes(exp_hash, content.architecture_text),
             lambda: read_architecture_text(store, exp_hash),
@@ -186,7 +216,7 @@ def _architecture_files(
     ]
 
 
-def _ensure(store: Store, file: _File, *, force: bool) -> None:
+def _ensure(store: Store, file: ExperimentFile, *, force: bool) -> None:
     """Create the file, or check the one that is there."""
     is_data = file.key.endswith(".h5")
     if store.stat(file.key) is None and store.put(file.key, [file.render()], if_absent=True):
@@ -212,8 +242,8 @@ def _ensure(store: Store, file: _File, *, force: bool) -> None:
             add_sidecar(store, file.key)
 
 
-def _warn_missing(store: Store, record: ExperimentRecord, content: ExperimentContent) -> None:
-    for file in _files(store, record, content):
+def _warn_missing(store: Store, files: Iterable[ExperimentFile]) -> None:
+    for file in files:
         if store.stat(file.key) is None:
             logger.warning(
                 "%s is missing; update_experiment_hash(..., force=True) writes it again", file.key

@@ -67,7 +67,8 @@ def _without_repetition(mapping: dict[Any, Any], node: yaml.MappingNode) -> dict
 
 # What both parsers of PyYAML read alike and in bounded time: lines of ASCII without anchors, tags,
 # block texts, escapes, or brackets that hold anything. The one in C takes a seventh of the time.
-_SIMPLE: Final = re.compile(r"(?:[\n -~](?<![&*!|>?%@`\\{}\[\]])|\[\]|\{\})*\Z")
+# (Looked for by what is odd: a pattern that has to match the whole text takes memory by its length.)
+_ODD: Final = re.compile(r"[^\n -~]|[&*!|>?%@`\\{}\[\]]")
 _MAX_INDENT: Final = re.compile(r"^(?: {64}|(?:- ?){16})", re.MULTILINE)  # far above real configs
 _CParser = getattr(yaml, "CSafeLoader", None)
 
@@ -97,7 +98,10 @@ def load(text: str) -> Any:
 
     Raises: YamlError, ValueError, RecursionError.
     """
-    loader = _Loader
-    if _CParser is not None and _SIMPLE.match(text) and not _MAX_INDENT.search(text):
-        loader = _FastLoader
+    loader = _FastLoader if _CParser is not None and _is_simple(text) else _Loader
     return yaml.load(text, Loader=loader)  # noqa: S506 - both are a SafeLoader
+
+
+def _is_simple(text: str) -> bool:
+    bare = text.replace("[]", "").replace("{}", "")
+    return not _ODD.search(bare) and not _MAX_INDENT.search(text)

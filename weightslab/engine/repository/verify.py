@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Finding",
     "VerifyReport",
+    "keys_beside",
     "verify_all",
     "verify_checkpoint",
     "verify_experiment",
@@ -41,13 +42,31 @@ __all__ = [
 ]
 
 
-def verify_files(store: Store, manifest: Manifest) -> None:
+def verify_files(store: Store, manifest: Manifest, tally: Tally | None = None) -> None:
     """Read every byte of every file that `manifest` names.
 
+    Args:
+        store: where the root lives.
+        manifest: the checkpoint.
+        tally: what is known of files by then: another name of one that was right is not read again.
     Raises: MissingObjectError, TruncatedError, DigestMismatchError for the first thing wrong.
     """
     for file in manifest.files:
-        _verify_file(store, manifest, file, Tally())
+        _verify_file(store, manifest, file, tally or Tally())
+
+
+def keys_beside(store: Store, exp_hash: str) -> list[str]:
+    """Return the keys of the files of an experiment beside record and checkpoints, damaged or not.
+
+    Without the sidecars of data files, and without the file that a samples file which is a delta
+    refers to.
+
+    Raises: StorageError, FormatError if a folder cannot be read.
+    """
+    beside, problems = _beside(store, exp_hash)
+    for problem in problems.values():
+        raise problem
+    return sorted(_present(store, exp_hash) | beside)
 
 
 def _verify_file(store: Store, manifest: Manifest, file: FileRecord, tally: Tally) -> None:

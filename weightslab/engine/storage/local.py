@@ -133,31 +133,9 @@ class LocalStore:
 
     def link(self, src: str, dst: str) -> bool:
         # docstring inherited
-        source, path = self._path(src), self._path(dst)
+        path = self._path(dst)
         self._require_writable(path, "linked")
-        with house_errors("linked", path):
-            try:
-                mode = source.lstat().st_mode
-            except (FileNotFoundError, NotADirectoryError) as error:
-                raise _not_found(source, src) from error
-            if stat.S_ISDIR(mode):
-                raise _not_found(source, src)
-            if not stat.S_ISREG(mode):
-                raise ForeignFileError(f"{source} is not a regular file", hint="move it away")
-            self._make_folders(path.parent)
-            try:
-                os.link(source, path)
-            except FileExistsError as error:
-                raise AlreadyExistsError(
-                    f"{path} exists, so {src} is not linked there",
-                    hint="choose another name; nothing is overwritten",
-                    context={"key": dst},
-                ) from error
-            except OSError as error:
-                if error.errno in NO_LINKS:
-                    return False
-                raise
-            return True
+        return self._link(self._path(src), path, src, dst)
 
     def hold(self, key: str, *, mode: HoldMode = "create") -> LocalHold | LocalLock | None:
         # docstring inherited
@@ -263,6 +241,16 @@ class LocalStore:
                 return []
             return [name for name in names if _remove_if_dead(folder / name)]
 
+    def link_from(self, other: LocalStore, src: str, dst: str) -> bool:
+        """Do as `link` with a file of another store.
+
+        Returns: False where the system cannot do that, as on another file system.
+        Raises: as `link`; ReadOnlyStoreError only if this store is.
+        """
+        path = self._path(dst)
+        self._require_writable(path, "linked")
+        return self._link(other._path(src), path, src, dst)
+
     # ------------------------------------------------------------ names
     def _path(self, key: str) -> Path:
         *above, name = check_key(key)
@@ -295,6 +283,31 @@ class LocalStore:
 
             views = without_first(views, write_past_cache(descriptor, views))
         write_all(descriptor, views)
+
+    def _link(self, source: Path, path: Path, src: str, dst: str) -> bool:
+        with house_errors("linked", path):
+            try:
+                mode = source.lstat().st_mode
+            except (FileNotFoundError, NotADirectoryError) as error:
+                raise _not_found(source, src) from error
+            if stat.S_ISDIR(mode):
+                raise _not_found(source, src)
+            if not stat.S_ISREG(mode):
+                raise ForeignFileError(f"{source} is not a regular file", hint="move it away")
+            self._make_folders(path.parent)
+            try:
+                os.link(source, path)
+            except FileExistsError as error:
+                raise AlreadyExistsError(
+                    f"{path} exists, so {src} is not linked there",
+                    hint="choose another name; nothing is overwritten",
+                    context={"key": dst},
+                ) from error
+            except OSError as error:
+                if error.errno in NO_LINKS:
+                    return False
+                raise
+            return True
 
     def _publish(self, temp: Path, path: Path, *, if_absent: bool) -> bool:
         if not if_absent:

@@ -179,7 +179,7 @@ def _compare(
     *,
     cast: bool,
 ) -> _Fit:
-    fit, used = _Fit(), set()
+    fit, used, absent = _Fit(), set(), {}
     for raw, value in live.items():
         clean, of_wrapper = _clean_key(model, raw)
         if of_wrapper:
@@ -188,11 +188,31 @@ def _compare(
             used.add(clean)
             found = saved[clean]
         else:
-            fit.missing.append(clean)
+            absent[raw] = clean
             continue
         _place(fit, raw, (clean, of_wrapper), (found, value), cast=cast)
     fit.unexpected.extend(key for key in saved if key not in used)
+    _fill_ties(live, fit, absent)
     return fit
+
+
+def _fill_ties(live: Mapping[str, Any], fit: _Fit, absent: Mapping[str, str]) -> None:
+    """Give an absent name what its tensor gets under another name; what is left is missing.
+
+    Files of Hugging Face name a tied tensor once and do not say what the other names are.
+    """
+    places = (
+        {tie_key(live[raw]): raw for raw in fit.target if isinstance(live[raw], torch.Tensor)}
+        if absent
+        else {}
+    )
+    for raw, clean in absent.items():
+        other = places.get(tie_key(live[raw])) if isinstance(live[raw], torch.Tensor) else None
+        if other is None:
+            fit.missing.append(clean)
+        else:
+            fit.target[raw] = fit.target[other]
+            fit.clean[raw] = clean
 
 
 def _place(

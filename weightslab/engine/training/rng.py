@@ -20,9 +20,9 @@ from weightslab.engine.training.generators import generator_state, plan_state_re
 from weightslab.engine.training.plan import RestorePlan
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
-__all__ = ["capture_random", "plan_random_restore"]
+__all__ = ["capture_random", "pack_random", "plan_random_restore", "random_tree"]
 
 _GLOBAL: Final[Mapping[str, Callable[[], Any]]] = {
     "python": lambda: random.getstate.__self__,  # type: ignore[attr-defined] # a bound method
@@ -37,9 +37,32 @@ def capture_random() -> dict[str, Any]:
     Generators of CUDA devices are in it only once CUDA is in use: asking would begin to use it, and
     until then nothing can have drawn from them.
     """
-    states: dict[str, Any] = {name: generator_state(find()) for name, find in _GLOBAL.items()}
-    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
-        states["cuda"] = [generator_state(each) for each in torch.cuda.default_generators]
+    in_use = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    cuda = torch.cuda.default_generators if in_use else ()
+    return random_tree({name: find() for name, find in _GLOBAL.items()}, cuda)
+
+
+def random_tree(
+    generators: Mapping[str, Any], cuda: Sequence[torch.Generator] = ()
+) -> dict[str, Any]:
+    """Return the tree that restores the global generators to the state of these.
+
+    Args:
+        generators: `python`, `numpy` (a RandomState of MT19937) and `torch`.
+        cuda: those of the devices, if there are any.
+    """
+    states: dict[str, Any] = {name: generator_state(found) for name, found in generators.items()}
+    if cuda:
+        states["cuda"] = [generator_state(each) for each in cuda]
+    return pack_random(states)
+
+
+def pack_random(states: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the tree of a random state.
+
+    Args:
+        states: `python`, `numpy`, `torch` and, as a list, `cuda` -> what `generator_state` returned.
+    """
     words = bytearray()
     tree: dict[str, Any] = _gathered(states, words)
     return tree | {"bytes": torch.frombuffer(words, dtype=torch.uint8)}

@@ -255,6 +255,19 @@ def test_stored_once_fills_both_names(tie):
     assert (live.one.weight is live.two.weight) is tie
 
 
+def test_a_tied_tensor_may_be_saved_under_one_of_its_names():
+    model = nn.ModuleDict({"a": nn.Linear(2, 2), "b": nn.Linear(2, 2, bias=False)})
+    model["b"].weight = model["a"].weight
+    saved = {"a.weight": torch.ones(2, 2), "a.bias": torch.zeros(2)}
+
+    plan = plan_model_restore(model, saved, {}, aliases={})
+    plan.apply()
+
+    assert set(plan.loaded) == {"a.weight", "a.bias", "b.weight"}
+    assert model["b"].weight is model["a"].weight
+    assert model["b"].weight.tolist() == [[1, 1], [1, 1]]
+
+
 def test_two_tensors_do_not_go_into_a_tied_one():
     live = Tied()
     before = live.one.weight.clone()
