@@ -228,7 +228,7 @@ def wait_for_tick(probe):
 
 
 PROFILES = {
-    "fast": {"max_examples": 60, "stateful_step_count": 20},
+    "fast": {"max_examples": 20, "stateful_step_count": 20},
     "long": {"max_examples": 3000, "stateful_step_count": 50},
 }
 

@@ -64,7 +64,8 @@ def mutate(module, function, line, column):
         owner = getattr(owner, part)
         code = _inner(code, part)
     target = vars(owner)[name]
-    while not isinstance(target, FunctionType):
+    # a context manager is a function around the one that is meant
+    while not isinstance(target, FunctionType) or hasattr(target, "__wrapped__"):
         target = getattr(target, "__func__", None) or target.__wrapped__
     target.__code__ = _inner(code, name)
 

@@ -21,7 +21,6 @@ CHANGING = (
 OPENING = ("openat", "open", "creat")
 FOLLOWING = ("lseek", "close", "dup", "dup2", "dup3", "fcntl", "sendto")
 GUARD_SECONDS = 8
-ATTEMPTS = 20
 _LINE = re.compile(r"(?P<pid>\d+) +(?P<rest>.*)", re.DOTALL)
 _CALL = re.compile(r"(?P<name>\w+)\((?P<args>.*)\) += (?P<result>-?\d+|\?)(?P<why>.*)", re.DOTALL)
 _RESUMED = re.compile(r"<\.\.\. \w+ resumed>")
@@ -77,21 +76,8 @@ def why_not_here():
 def attach(pid, *options):
     """Attach strace to a process that waits at the gate; returns it once it is attached.
 
-    Now and then the kernel does not permit it at once (under load), and does a moment later.
-
     Raises: OSError with the words of strace.
     """
-    for left in reversed(range(ATTEMPTS)):
-        tracer, why = _attach_once(pid, *options)
-        if tracer is not None:
-            return tracer
-        if not left or "not permitted" not in why:
-            raise OSError(why)
-    raise AssertionError("there is at least one attempt")
-
-
-def _attach_once(pid, *options):
-    """Return the tracer, or None and what strace said."""
     tracer = subprocess.Popen(
         ["strace", "-qq", "-f", "-p", str(pid), *options],
         stdout=subprocess.DEVNULL,
@@ -102,8 +88,8 @@ def _attach_once(pid, *options):
         if tracer.poll() is not None or time.monotonic() > until:
             tracer.kill()
             _, said = tracer.communicate()
-            return None, said.decode()
-    return tracer, ""
+            raise OSError(said.decode())
+    return tracer
 
 
 def _tracer_of(pid):
@@ -121,6 +107,8 @@ def run_traced(server, job, *options):
     """Run a job under strace; returns (pid, exit status, what it returned)."""
     (pid,) = server.fork(job)
     server.listen_for(pid, "ready")
+    if not server.heard(pid, "ready"):  # it came to nothing before anything could be left out
+        raise RuntimeError(server.heard(pid, "failed")[0])
     tracer = attach(pid, *options)
     # strace 6.1 now and then forgets a stopped process that had a second thread; without it the
     # process goes on, as if nothing had been injected
