@@ -424,7 +424,10 @@ def digest_of(path):
 
 def digest_there(path):
     """Return the digest of a file that has to be there."""
-    return digest_bytes(path.read_bytes())
+    found = digest_of(path)
+    if found is None:
+        raise ObjectNotFoundError(f"{path} is not there")
+    return found
 
 
 def export_folder(path, say):
