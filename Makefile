@@ -7,6 +7,8 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 ROOT   ?= demo_root
 JOBS   ?= 2
+# thousands of states each: measuring coverage would double their time
+MANY   := tests/crash tests/stateful
 
 # without compiled files each of the many short processes of the tests compiles the package again
 unexport PYTHONDONTWRITEBYTECODE
@@ -23,7 +25,8 @@ demo: $(READY)
 	$(BIN)/python weightslab/examples/checkpoint_v2_example.py --root $(ROOT)
 
 test: $(READY)
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --cov --cov-report=term --cov-fail-under=90
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --cov --cov-report=term --cov-fail-under=90 $(addprefix --ignore=,$(MANY))
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(MANY)
 
 test-fast: $(READY)
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m 'not slow and not crash_long'

@@ -11,7 +11,7 @@ from support.forking import ForkServer
 from support.power_calls import all_states
 from support.roots import fast_folder
 
-NUM_STATES = 20  # of each operation in the fast set
+NUM_STATES = 12  # of each operation in the fast set
 
 
 @pytest.fixture(scope="module", autouse=True)
