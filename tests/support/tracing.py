@@ -99,8 +99,7 @@ def _tracer_of(pid):
 
 def detach(tracer):
     """Wait for the end of a tracer whose process has ended."""
-    tracer.wait(timeout=30)
-    tracer.stderr.close()
+    tracer.communicate(timeout=30)
 
 
 def run_traced(server, job, *options):
@@ -114,10 +113,12 @@ def run_traced(server, job, *options):
     # process goes on, as if nothing had been injected
     guard = threading.Timer(GUARD_SECONDS, tracer.kill)
     guard.start()
-    server.release()
-    status, result = server.wait(pid)
-    guard.cancel()
-    detach(tracer)
+    try:
+        server.release()
+        status, result = server.wait(pid)
+    finally:  # a worker that failed with an error of its own has ended, too
+        guard.cancel()
+        detach(tracer)
     return pid, status, result
 
 
