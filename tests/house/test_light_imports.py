@@ -140,3 +140,23 @@ def test_the_command_line_imports_only_what_it_shows(tmp_path):
     assert "weightslab.engine.root" not in found[0]
     heavy = {"torch", "h5py", "numpy", "pandas", "matplotlib", "rich", "lark"}
     assert [heavy & set(modules) for modules in found] == [set()] * len(asked)
+
+
+LOOP = """
+import sys, torch
+from weightslab.components import CheckpointManagerV2
+model = torch.nn.Linear(2, 2)
+with CheckpointManagerV2(sys.argv[1]) as manager:
+    manager.update_experiment_hash(model=model, config={"lr": 0.1}, active_data_uids=range(3))
+    manager.save_model_checkpoint(model, step=1, save_optimizer=False)
+    manager.load_latest_checkpoint(model, load_optimizer=False)
+    manager.load_checkpoint(1, model=model, load_optimizer=False)
+print(sorted(name for name in sys.modules if name.startswith(("weightslab.engine.query", "lark"))))
+"""
+
+
+@pytest.mark.slow
+def test_saving_and_loading_do_not_import_what_queries_need(tmp_path):
+    command = [sys.executable, "-c", LOOP, str(tmp_path / "root")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -101,7 +101,7 @@ def warn_replaced(root: CheckpointRoot, manifest: Manifest) -> None:
     name = manifest.name
     older = [
         entry
-        for entry in root.checkpoints(name.exp_hash)
+        for entry in root.catalog.checkpoints(name.exp_hash)
         if entry.name.step == name.step and entry.name.revision < name.revision
     ]
     before = max(older, key=lambda entry: entry.name.revision, default=None)
@@ -118,10 +118,10 @@ def warn_replaced(root: CheckpointRoot, manifest: Manifest) -> None:
 
 def warn_no_checkpoints(root: CheckpointRoot, exp_hash: str) -> None:
     """Tell where the nearest checkpoints are, if this experiment has none."""
-    others = [e for e in root.experiments() if e.record and e.exp_hash != exp_hash]
+    others = [e for e in root.catalog.experiments() if e.record and e.exp_hash != exp_hash]
     found = []
     for entry in reversed(others[-_LOOKED_AT:]):
-        newest = root.latest(entry.exp_hash)
+        newest = root.catalog.latest(entry.exp_hash)
         if newest is not None:
             found.append((root.changes(entry.exp_hash, exp_hash), newest))
     if not found:

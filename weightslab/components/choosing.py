@@ -35,7 +35,7 @@ def find_hash(root: CheckpointRoot, exp_hash: str | None, current: str | None) -
         return exp_hash
     if current is not None:
         return current
-    newest = root.latest()
+    newest = root.catalog.latest()
     return None if newest is None else newest.name.exp_hash
 
 
@@ -50,7 +50,7 @@ def candidates(
     wanted = find_hash(root, exp_hash, current)
     if wanted is None or (exp_hash is None and root.catalog.experiment(wanted) is None):
         return []  # another rank may be about to begin the current experiment
-    entries = root.checkpoints(wanted)
+    entries = root.catalog.checkpoints(root.get_hash(wanted))
     if not entries:
         advising.warn_no_checkpoints(root, root.get_hash(wanted))
     damaged = [e for e in entries if e.damaged is not None]

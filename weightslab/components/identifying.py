@@ -160,7 +160,7 @@ def compare_with(
         return last.exp_hash, compare.diff(last.description, found.description)
     if root.catalog.experiment(found.exp_hash) is not None:
         return None, []
-    newest = [e for e in root.experiments() if e.record is not None][-_NEWEST:]
+    newest = [e for e in root.catalog.experiments() if e.record is not None][-_NEWEST:]
     near = compare.nearest(root.store, newest, found.description)
     return (None, []) if near is None else near
 

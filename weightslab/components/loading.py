@@ -83,7 +83,7 @@ def load_step(
     except (IntegrityError, FormatError) as error:
         others = [
             e.name.revision
-            for e in root.checkpoints(wanted)
+            for e in root.catalog.checkpoints(root.get_hash(wanted))
             if e.name.step == step and e.name != entry.name and e.damaged is None
         ]
         if others and error.hint is None:

@@ -132,7 +132,7 @@ class Resuming:
 
     def _load_newest(self, exp_hash: str) -> tuple[CheckpointEntry, dict[str, Any]]:
         """Load the newest that can be resumed; damaged manifests may have been the newest."""
-        entries = self._root.checkpoints(exp_hash)
+        entries = self._root.catalog.checkpoints(exp_hash)
         if not entries:
             raise CheckpointNotFoundError(
                 f"experiment {exp_hash} has no checkpoints", context={"exp_hash": exp_hash}

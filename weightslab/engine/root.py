@@ -169,7 +169,7 @@ class CheckpointRoot:
         """Return the checkpoint of a step: the given revision, else the highest; None if absent."""
         found = [
             e
-            for e in self.checkpoints(exp_hash)
+            for e in self.catalog.checkpoints(self.get_hash(exp_hash))
             if e.name.step == step and revision in (None, e.name.revision)
         ]
         return max(found, key=lambda e: e.name.revision, default=None)
@@ -215,7 +215,10 @@ class CheckpointRoot:
             found = self.best(told.metric, mode=told.mode, exp_hash=told.exp_hash)
             what = f"no checkpoint with the metric {told.metric!r}"
         else:
-            found, what = self.latest(told.exp_hash), "no checkpoint"
+            found, what = (
+                self.catalog.latest(told.exp_hash and self.get_hash(told.exp_hash)),
+                "no checkpoint",
+            )
         if found is None:
             where = self.path if told.exp_hash is None else self.get_hash(told.exp_hash)
             raise CheckpointNotFoundError(f"{what} in {where}", context={"exp_hash": told.exp_hash})
